@@ -1,0 +1,1 @@
+"""An experimentation pipeline for labelled pictures: prepare, train, evaluate, sweep, register."""

@@ -1,0 +1,10 @@
+"""The one exception that reaches a user as a sentence instead of a traceback."""
+
+
+class UserError(Exception):
+    """Something that a user can cause and mend.
+
+    Its text names what is wrong, what was found, what is allowed and the next move. Every command prints
+    it as its last line and exits with status 1; anything else that escapes a step is a defect of ours and
+    keeps its traceback.
+    """

@@ -1,0 +1,64 @@
+"""What tests share: a project folder with a store of its own, small parameters, the real photos."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the real photos, beside the checkout."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"the real photos are not there: no folder {SHARED / 'data'}")
+    return SHARED
+
+
+class Project:
+    """A folder to run steps in: its own store and data, the checkout's code and params.yaml.
+
+    Attributes:
+        path: where `mlflow.db`, `mlruns` and `data` go.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        (path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+
+    def run(self, step: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        """Run a step as a command, in a process of its own; stdout and stderr are kept apart as text."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        environment |= {"PYTHONPATH": str(ROOT), **variables}
+        return subprocess.run(
+            [sys.executable, "-m", f"pipeline.steps.{step}", *arguments],
+            cwd=self.path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI of the folder's store."""
+        return f"sqlite:///{self.path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project folder."""
+    return Project(tmp_path)
+
+
+def assert_user_error(result: subprocess.CompletedProcess, *words: str) -> None:
+    """A clear error: status 1, no traceback, and a last line or lines with all these words."""
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    message = result.stderr[result.stderr.rindex("error: ") :]
+    for word in words:
+        assert word in message, message
