@@ -1,0 +1,210 @@
+"""Compile, fit, schedule, keep the best epoch; the same parameters twice give the same numbers.
+
+Results are the same to the last digit on one kind of processor with one version of TensorFlow; another
+processor, or another number of threads, may round differently.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from pipeline import models
+from pipeline.params import ModelParams, ScheduleParams, TrainParams
+
+# Pictures a step where only predictions are wanted: larger than a training step, since no gradients are kept.
+PREDICTION_BATCH = 128
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled pictures, as views into the prepared arrays.
+
+    Attributes:
+        images: (n, size, size, 3) uint8; usually a memory map, of which only batches are read.
+        labels: (n,) int64, class numbers.
+        indices: (k,) int64, the rows that belong to this split, ascending.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives.
+
+    Attributes:
+        model: compiled, with the weights of its best epoch.
+        history: each of `METRICS`, one value an epoch from 1.
+        best_epoch: from 1; the highest validation accuracy, among equals the lowest validation loss.
+        probabilities: (k, num_classes) float32, of the validation pictures at the best epoch.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    best_epoch: int
+    probabilities: np.ndarray
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches read from the memory map when they are due, so that no copy of the pictures is ever whole.
+
+    Each epoch has its own order, drawn from the seed and the epoch alone: an epoch can be repeated without
+    those before it.
+    """
+
+    def __init__(
+        self, examples: Examples, batch_size: int, with_labels: bool = True, seed: int | None = None
+    ):
+        super().__init__()
+        self.examples, self.batch_size, self.with_labels, self.seed = examples, batch_size, with_labels, seed
+        self.epoch = 0
+        self._order = self._draw()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.examples.indices) / self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        rows = self._order[number * self.batch_size : (number + 1) * self.batch_size]
+        images = self.examples.images[rows]  # (batch, size, size, 3) uint8
+        return (images, self.examples.labels[rows]) if self.with_labels else (images,)
+
+    def on_epoch_end(self) -> None:
+        """Draw the next epoch's order; Keras calls this."""
+        self.epoch += 1
+        self._order = self._draw()
+
+    def _draw(self) -> np.ndarray:
+        if self.seed is None:
+            return self.examples.indices
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.examples.indices)
+
+
+def train(
+    model_params: ModelParams,
+    params: TrainParams,
+    training: Examples,
+    validation: Examples,
+    num_classes: int,
+    seed: int,
+    on_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, metrics: None,
+) -> Trained:
+    """Train a network from fresh weights and keep its best epoch.
+
+    Args:
+        model_params: the `model` section.
+        params: the `train` section.
+        training: what the weights are fitted to.
+        validation: what every epoch is measured on, and the best one chosen by.
+        num_classes: from two.
+        seed: of the initial weights, the dropout, the augmentation and the order of the batches.
+        on_epoch: called at each epoch's end with its number, from 1, and its `METRICS`.
+
+    Raises:
+        UserError: the network cannot take pictures of this size.
+    """
+    keras.utils.clear_session()  # frees the last model's graph, and numbers the layers from one again
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    model = models.build(model_params, training.images.shape[1], num_classes, seed)
+    model.compile(
+        optimizer=keras.optimizers.SGD(params.learning_rate, momentum=params.momentum),
+        # categorical cross-entropy, with class numbers in place of one-hot rows
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy"],
+    )
+    fitted = _augmented(model, seed) if params.augment else model
+    best = _Best(model, validation, on_epoch)
+    fitted.fit(
+        Batches(training, params.batch_size, seed=seed),
+        epochs=params.epochs,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.LearningRateScheduler(
+                lambda epoch: learning_rate(params.learning_rate, params.schedule, epoch + 1)
+            ),
+            best,
+            *_early_stopping(params),
+        ],
+    )
+    model.set_weights(best.weights)
+    return Trained(model, best.history, best.epoch, best.probabilities)
+
+
+def learning_rate(initial: float, schedule: ScheduleParams, epoch: int) -> float:
+    """The learning rate of an epoch, counted from 1: constant, then times `factor` every `every` epochs."""
+    if epoch <= schedule.start:
+        return initial
+    return initial * schedule.factor ** (1 + (epoch - schedule.start - 1) // schedule.every)
+
+
+def predict(model: keras.Model, examples: Examples) -> np.ndarray:
+    """Probabilities of each class, (k, num_classes) float32, in the order of `examples.indices`."""
+    return model.predict(Batches(examples, PREDICTION_BATCH, with_labels=False), verbose=0)
+
+
+def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The mean categorical cross-entropy, in nats, as Keras computes it.
+
+    Args:
+        labels: (k,) int64.
+        probabilities: (k, num_classes) float32.
+    """
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    epsilon = keras.config.epsilon()
+    return float(-np.log(np.clip(chosen, epsilon, 1 - epsilon)).mean())
+
+
+class _Best(keras.callbacks.Callback):
+    """Measures each epoch on the validation split, and keeps the best one's weights and predictions.
+
+    It predicts where `validation_data` would only evaluate: the report needs the best epoch's probabilities,
+    and this way they cost no further pass and no further graph.
+    """
+
+    def __init__(self, network: keras.Model, validation: Examples, on_epoch: Callable):
+        super().__init__()
+        self.network, self.validation, self.report = network, validation, on_epoch
+        self.history: dict[str, list[float]] = {name: [] for name in METRICS}
+        self.epoch, self.weights, self.probabilities = 0, None, None
+        self._score = (-math.inf, -math.inf)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        labels = self.validation.labels[self.validation.indices]
+        probabilities = predict(self.network, self.validation)
+        # Keras hands the same dict to the callbacks that come after: early stopping reads these.
+        logs["val_loss"] = cross_entropy(labels, probabilities)
+        logs["val_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
+        for name in METRICS:
+            self.history[name].append(float(logs[name]))
+        score = (logs["val_accuracy"], -logs["val_loss"] if math.isfinite(logs["val_loss"]) else -math.inf)
+        if self.epoch == 0 or score > self._score:
+            self._score, self.epoch = score, epoch + 1
+            self.weights, self.probabilities = self.network.get_weights(), probabilities
+        self.report(epoch + 1, {name: values[-1] for name, values in self.history.items()})
+
+
+def _augmented(model: keras.Model, seed: int) -> keras.Model:
+    """The model behind random flips, shifts and zooms, sharing its weights; only fitting sees it."""
+    seeds = np.random.SeedSequence([seed, 1]).generate_state(3).tolist()
+    inputs = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
+    x = layers.RandomFlip("horizontal", seed=seeds[0])(inputs)
+    x = layers.RandomTranslation(0.1, 0.1, seed=seeds[1])(x)
+    x = layers.RandomZoom(0.1, seed=seeds[2])(x)
+    augmented = keras.Model(inputs, model(x))
+    augmented.compile(optimizer=model.optimizer, loss=model.loss, metrics=["accuracy"])
+    return augmented
+
+
+def _early_stopping(params: TrainParams) -> list[keras.callbacks.Callback]:
+    if params.early_stopping is None:
+        return []
+    return [keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=params.early_stopping)]
