@@ -1,0 +1,167 @@
+"""What the predictions on a split are worth: arrays in, values out.
+
+scikit-learn's sums and definitions are used throughout. It is imported where it is needed, since that takes
+over a second and most commands end, or fail on a parameter, without it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """How well a classifier did on a split.
+
+    Every class has its row, also one that has no picture or is never predicted; where a share has nothing to
+    divide by, it is 0.
+
+    Attributes:
+        classes: Names, in the order of the labels.
+        accuracy: Share of the pictures with the right class, 0 to 1.
+        precision: Average over the classes, weighted by their pictures, 0 to 1; as are `recall` and `f1`.
+        macro_precision: Plain average over the classes, 0 to 1; as are `macro_recall` and `macro_f1`.
+        roc_auc: Area under the ROC curve, 0 to 1: of the second of two classes, or of each of more classes
+            against the rest, weighted by their pictures. None where it is not defined: a class without a
+            picture, or probabilities that are not finite.
+        confusion: (num_classes, num_classes) int, rows true, columns predicted.
+        per_class: `precision`, `recall`, `f1-score` (0 to 1) and `support` (pictures) of each class.
+        text: scikit-learn's classification report, to four digits.
+    """
+
+    classes: tuple[str, ...]
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    roc_auc: float | None
+    confusion: np.ndarray
+    per_class: dict[str, dict[str, float]]
+    text: str
+
+    def as_json(self) -> dict:
+        """Returns what scikit-learn's `classification_report(output_dict=True)` does, with `roc_auc` added.
+
+        A class whose name is one of that shape's own keys, such as `accuracy`, stands under its name with
+        ` (class)` added.
+        """
+        pictures = float(self.confusion.sum())
+        summary = {
+            "accuracy": self.accuracy,
+            "macro avg": _row(self.macro_precision, self.macro_recall, self.macro_f1, pictures),
+            "weighted avg": _row(self.precision, self.recall, self.f1, pictures),
+            "roc_auc": self.roc_auc,
+        }
+        rows: dict = {}
+        for name, row in self.per_class.items():
+            key = name
+            while key in summary or (key != name and key in self.per_class):
+                key += " (class)"
+            rows[key] = row
+        return rows | summary
+
+    def scores(self) -> dict[str, float]:
+        """Returns the numbers that runs are compared by, flat; `roc_auc` only where it is defined."""
+        names = (
+            "accuracy",
+            "precision",
+            "recall",
+            "f1",
+            "macro_precision",
+            "macro_recall",
+            "macro_f1",
+            "roc_auc",
+        )
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Report:
+    """Compares predictions with the truth.
+
+    The predicted class is the most probable one, the first of equals; a picture with a probability that is
+    not finite counts as predicted to be of the first class.
+
+    Args:
+        labels: (n,) int, 0 to num_classes - 1; n at least 1.
+        probabilities: (n, num_classes) float.
+        classes: Names, all different, in the order of the columns.
+
+    Raises:
+        ValueError: The shapes do not fit, or there is no picture.
+    """
+    from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
+
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    if len(labels) == 0 or probabilities.shape != (len(labels), len(classes)):
+        raise ValueError(
+            f"{len(labels)} labels, probabilities of shape {probabilities.shape} and {len(classes)} classes: "
+            "expected (n,), (n, num_classes) and num_classes, with n at least 1"
+        )
+    predicted = predicted_classes(probabilities)
+    every = {"labels": range(len(classes))}
+    table = precision_recall_fscore_support(labels, predicted, **every, zero_division=0)  # 4 x (num_classes,)
+    *averages, support = table
+    weighted = [float(np.average(values, weights=support)) for values in averages]
+    macro = [float(np.mean(values)) for values in averages]
+    return Report(
+        tuple(classes),
+        float(np.mean(predicted == labels)),
+        *weighted,
+        *macro,
+        roc_auc=_roc_auc(labels, probabilities),
+        confusion=confusion_matrix(labels, predicted, **every),
+        per_class={name: _row(*row) for name, row in zip(classes, np.transpose(table), strict=True)},
+        text=classification_report(
+            labels, predicted, **every, target_names=list(classes), digits=4, zero_division=0
+        ),
+    )
+
+
+def diverged(losses: Sequence[float], probabilities: np.ndarray) -> bool:
+    """Whether training came to nothing.
+
+    Args:
+        losses: Of each epoch.
+        probabilities: (n, num_classes) float, of a split.
+
+    Returns:
+        True where a loss or a probability is not finite, or every picture is predicted to be of one class.
+    """
+    finite = np.isfinite(losses).all() and np.isfinite(probabilities).all()
+    return not finite or len(np.unique(predicted_classes(probabilities))) <= 1
+
+
+def predicted_classes(probabilities: np.ndarray) -> np.ndarray:
+    """The most probable class of each row, (n, num_classes) to (n,) int; see `report`."""
+    return np.where(np.isfinite(probabilities).all(axis=1), np.argmax(probabilities, axis=1), 0)
+
+
+def _row(precision: float, recall: float, f1: float, support: float) -> dict[str, float]:
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1-score": float(f1),
+        "support": float(support),
+    }
+
+
+def _roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """See `Report.roc_auc`; for more than two classes, the "ovr" and "weighted" of `roc_auc_score`.
+
+    Class by class, because that call refuses rows that do not sum to nearly 1, as those of float16 models.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    num_classes = probabilities.shape[1]
+    support = np.bincount(labels, minlength=num_classes)
+    if not support.all() or not np.isfinite(probabilities).all():
+        return None
+    if num_classes == 2:
+        return float(roc_auc_score(labels, probabilities[:, 1]))
+    areas = [roc_auc_score(labels == index, probabilities[:, index]) for index in range(num_classes)]
+    return float(np.average(areas, weights=support))
