@@ -1,0 +1,376 @@
+"""Downloads of one file over http(s): resumed, checked, and never half-used.
+
+Beside the complete file `NAME` of the cache folder stand `NAME.json` (what is known of it), `NAME.lock`
+(empty; held by the process that downloads) and, until the file is complete, `NAME.part` (what came so far).
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+import urllib3
+from tqdm import tqdm
+
+from pipeline.errors import UserError
+
+_CHUNK = 1 << 18  # most bytes taken from the connection at once
+_TRIES = 4  # requests in a row of which none but the first brings anything new, before we give up
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file behind an address.
+
+    Attributes:
+        url: http or https.
+        size: Its bytes, where known beforehand.
+        sha256: Its SHA-256 in hexadecimal, where known beforehand.
+    """
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+# Size and hash: huggingface/datasets, datasets/cats_vs_dogs/dataset_infos.json; gomlx/gomlx's dogsvscats
+# example has the same hash. tensorflow/datasets lists only the earlier kagglecatsanddogs_3367a.zip.
+DOGS_VS_CATS = Remote(
+    "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
+    size=824_887_076,
+    sha256="b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
+)
+
+
+def fetch(
+    remote: Remote,
+    folder: Path,
+    check: Callable[[Path], None] | None = None,
+    *,
+    pause: float = 1.0,
+    timeout: float = 60.0,
+) -> Path:
+    """Returns the local path of the complete, checked file, downloading what is missing of it.
+
+    A file that was complete before is used without a request. A part is resumed, by this call or a later
+    one, only where the server's validator says that it is still the same file. Processes that want the same
+    file wait for the one that downloads it. Bytes are kept as sent. Where the server announces no length and
+    `remote` gives none, a cut-off file can only be noticed by `check`.
+
+    Args:
+        remote: The file.
+        folder: The cache folder; made where missing. The file's name in it starts with a hash of the URL.
+        check: Called with the path of the downloaded file before it counts as complete; raises UserError
+            where the file is not what it should be. Not called for a file that was complete before.
+        pause: Seconds before the second try; doubled before each further one.
+        timeout: Seconds without a connection, or without a byte, after which a try has failed.
+
+    Returns:
+        The path, in `folder`.
+
+    Raises:
+        UserError: The URL cannot be downloaded from, the server refuses or keeps failing, the file is not
+            the expected one, or the disk cannot take it.
+    """
+    entry = _Entry(folder / _file_name(remote.url))
+    try:
+        if entry.holds(remote):
+            return entry.path
+        folder.mkdir(parents=True, exist_ok=True)
+        with entry.locked():
+            if not entry.holds(remote):  # the process that held the lock may have brought it
+                _download(remote, entry, pause, timeout)
+                _accept(remote, entry, check)
+    except OSError as error:
+        raise UserError(_disk_problem(error, remote, entry)) from error
+    return entry.path
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a file, kept as JSON.
+
+    Attributes:
+        validator: What the server calls this version of the file: a strong ETag, or Last-Modified. Without
+            one a part cannot be resumed.
+        size: Bytes of the whole file, where announced.
+        sha256: Of the complete, checked file; None while there is only a part.
+    """
+
+    validator: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+
+
+class _Entry:
+    """One file of the cache folder, with what stands beside it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.part = path.with_name(path.name + ".part")
+        self._record = path.with_name(path.name + ".json")
+        self._lock = path.with_name(path.name + ".lock")
+
+    def holds(self, remote: Remote) -> bool:
+        """Whether the complete file is here, and is the one that `remote` means."""
+        known = self.known()
+        return (
+            known.sha256 is not None
+            and self.path.is_file()
+            and self.path.stat().st_size == known.size
+            and _mismatch(remote, known.size, known.sha256) is None
+        )
+
+    def known(self) -> _Known:
+        try:
+            return _Known(**json.loads(self._record.read_text("utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):  # none yet, or a crash cut it short
+            return _Known()
+
+    def have(self) -> int:
+        """Bytes of the part on disk."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def note(self, known: _Known) -> None:
+        self._record.write_text(json.dumps(asdict(known)), "utf-8")
+
+    def start(self, known: _Known) -> None:
+        """Empties the part; first, as it must never stand beside the validator of another version."""
+        self.part.write_bytes(b"")
+        self.note(known)
+
+    def drop(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.note(_Known())
+
+    def complete(self, known: _Known) -> None:
+        """Moves the part into place; a crash at any point leaves either all of the part or the file."""
+        self.path.unlink(missing_ok=True)  # an earlier file, which the new record must not speak for
+        self.note(known)
+        self.part.replace(self.path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes and threads out; the system lets go of the lock when a process dies."""
+        import fcntl  # POSIX only: imported here so that everything but downloads runs elsewhere too
+
+        with self._lock.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _say(f"Waiting for another process that downloads {self.path.name}.")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class _Interrupted(Exception):
+    """A try failed in a way that may pass; the text says how."""
+
+
+def _download(remote: Remote, entry: _Entry, pause: float, timeout: float) -> None:
+    """Brings the part to its full length.
+
+    Only tries that bring nothing new are counted, so a long file comes through a line that keeps breaking.
+    """
+    farthest, failures = entry.have(), 0
+    while True:
+        try:
+            return _transfer(remote, entry, timeout)
+        except _Interrupted as error:
+            reason = error
+        if entry.have() > farthest:
+            farthest, failures = entry.have(), 0
+        failures += 1
+        if failures == _TRIES:
+            raise UserError(
+                f"{_shown(remote.url)} could not be downloaded: {reason} ({_TRIES} tries). "
+                f"{_progress(entry)} Check the connection, then give the same command again."
+            )
+        _say(f"{reason}; trying again.")
+        time.sleep(pause * 2 ** (failures - 1))
+
+
+def _transfer(remote: Remote, entry: _Entry, timeout: float) -> None:
+    """Makes one request for what is missing of the part, and adds the answer to it."""
+    known = entry.known()
+    have = entry.have() if known.validator else 0
+    if entry.have() and entry.have() == known.size:
+        return  # an earlier process ended between the last byte and the move
+    headers = {"Accept-Encoding": "identity"}  # lengths and ranges shall count the file's own bytes
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known.validator}
+    try:
+        with requests.get(remote.url, headers=headers, stream=True, timeout=timeout) as response:
+            _receive(response, entry, _begin(response, remote, entry, have))
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        # What lies in the address itself (requests makes those ValueErrors) or loops does not pass.
+        if isinstance(error, ValueError | requests.TooManyRedirects):
+            raise UserError(f"Cannot download {_shown(remote.url)}: {error} Check the address.") from error
+        raise _Interrupted(f"the transfer broke off ({_root(error)})") from error
+
+
+def _begin(response: requests.Response, remote: Remote, entry: _Entry, have: int) -> int | None:
+    """Judges the answer to a request for all but the first `have` bytes, and makes the part ready for it.
+
+    Returns:
+        Bytes of the whole file; None where neither the server nor `remote` says.
+
+    Raises:
+        UserError: Trying again would not help.
+        _Interrupted: It may.
+    """
+    status = response.status_code
+    if status >= 500:
+        raise _Interrupted(f"the server answered {status} {response.reason}")
+    if status == 200:
+        length = response.headers.get("Content-Length", "")
+        size = _agreed(remote, int(length) if length.isdecimal() else None)
+        entry.start(_Known(_validator(response), size))
+        return size
+    if have and status in (206, 416):
+        if status == 206 and (rest := _continued(response, entry.known(), have)):
+            size = _agreed(remote, rest.size)
+            entry.note(replace(rest, size=size))
+            return size
+        entry.drop()
+        raise _Interrupted("the file on the server is another one than its part here, which was dropped")
+    raise UserError(
+        f"{_shown(remote.url)}: the server answered {status} {response.reason}. Open the address in a "
+        "browser: if the file has moved or needs a login, download it there and name the local file instead."
+    )
+
+
+def _continued(response: requests.Response, known: _Known, have: int) -> _Known | None:
+    """What is known of the file after a 206 answer; None where it is not the rest of the part.
+
+    If-Range leaves this to the server, but there are servers that ignore it.
+    """
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if not found or int(found[1]) != have or _validator(response) not in (None, known.validator):
+        return None
+    size = known.size if found[2] == "*" else int(found[2])
+    return replace(known, size=size) if known.size in (None, size) else None
+
+
+def _receive(response: requests.Response, entry: _Entry, size: int | None) -> None:
+    have = entry.have()
+    bar = tqdm(
+        desc=entry.path.name,
+        total=size,
+        initial=have,
+        unit="B",
+        unit_scale=True,
+        file=sys.stderr,
+        mininterval=0.1 if sys.stderr.isatty() else 30.0,  # seconds; a log gets few lines
+    )
+    with bar, entry.part.open("ab") as part:
+        # read1 hands out what has arrived; read would lose up to a chunk where the connection breaks.
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+            part.write(chunk)
+            bar.update(len(chunk))
+    if size is not None and entry.have() < size:
+        raise _Interrupted(f"the server ended at byte {entry.have()} of {size}")
+
+
+def _accept(remote: Remote, entry: _Entry, check: Callable[[Path], None] | None) -> None:
+    """Checks the part, and moves it into place or removes it."""
+    with entry.part.open("rb+") as part:
+        sha256 = hashlib.file_digest(part, "sha256").hexdigest()
+        os.fsync(part.fileno())  # or a power cut could leave a complete name on missing bytes
+    known, size = entry.known(), entry.have()
+    expected = replace(remote, size=known.size) if remote.size is None else remote
+    problem = _mismatch(expected, size, sha256)
+    if problem is None and check is not None:
+        try:
+            check(entry.part)
+        except UserError as error:
+            problem = str(error)
+    if problem is not None:
+        entry.drop()
+        raise UserError(
+            f"What came from {_shown(remote.url)} is not the expected file, and was removed: {problem} "
+            "Give the same command again to download it anew; if that does not help, the file on the server "
+            "is damaged or has been replaced."
+        )
+    entry.complete(replace(known, size=size, sha256=sha256))
+
+
+def _mismatch(remote: Remote, size: int | None, sha256: str) -> str | None:
+    """What tells a file of this size and hash from the one that `remote` means; None where nothing does."""
+    if remote.size not in (None, size):
+        return f"it has {size} bytes instead of {remote.size}."
+    if remote.sha256 is not None and remote.sha256.lower() != sha256:
+        return f"its SHA-256 is {sha256} instead of {remote.sha256}."
+    return None
+
+
+def _agreed(remote: Remote, announced: int | None) -> int | None:
+    """The size that the server announces or, where it does not, that we know; before any byte is taken."""
+    if announced is not None and remote.size not in (None, announced):
+        raise UserError(
+            f"{_shown(remote.url)}: the server announces {announced} bytes, not the expected "
+            f"{remote.size}: the file has been replaced. Get it elsewhere and name the local file instead."
+        )
+    return remote.size if announced is None else announced
+
+
+def _validator(response: requests.Response) -> str | None:
+    etag = response.headers.get("ETag")
+    if etag and not etag.startswith("W/"):  # a weak one does not promise the same bytes (RFC 9110, 13.1.5)
+        return etag
+    return response.headers.get("Last-Modified")
+
+
+def _file_name(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # such as an unclosed bracket
+        raise UserError(f"{url} is no address ({error}). Give an http or https URL.") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"Cannot download {url}: give an http or https URL, such as https://host/file.zip.")
+    name = re.sub(r"[^\w.-]+", "_", unquote(parts.path.rpartition("/")[2]))
+    # The end of a long name is kept for its suffix; 50 characters fit every file system in any script.
+    return f"{hashlib.sha256(url.encode()).hexdigest()[:10]}-{name[-50:] or 'download'}"
+
+
+def _shown(url: str) -> str:
+    """The URL without a user name and password: messages end up in logs."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _progress(entry: _Entry) -> str:
+    known, have = entry.known(), entry.have()
+    if not have:
+        return "Nothing has come yet."
+    came = f"{have} of {known.size or 'an unknown number of'} bytes have come"
+    if known.validator is None:
+        return f"{came}, but this server offers no way to resume: the next try starts over."
+    return f"{came} and are kept in {entry.part}: the same command resumes there."
+
+
+def _disk_problem(error: OSError, remote: Remote, entry: _Entry) -> str:
+    folder = entry.path.parent
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"No room in {folder} for {_shown(remote.url)}. {_progress(entry)} Make room first."
+    return f"Cannot keep {_shown(remote.url)} in {folder}: {error}. Mend that folder, or use another."
+
+
+def _root(error: BaseException) -> str:
+    """What the innermost exception says: the outer ones of requests and urllib3 repeat addresses and ids."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
