@@ -4,6 +4,7 @@ Results are the same to the last digit on one kind of processor with one version
 processor, or another number of threads, may round differently.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from pipeline import models
+from pipeline import metrics, models
 from pipeline.params import ModelParams, ScheduleParams, TrainParams
+
+# Every model is traced once, as it must be; TensorFlow takes many models for one that is traced too often.
+tf.get_logger().setLevel(logging.ERROR)
 
 # Pictures a step where only predictions are wanted: larger than a training step, since no gradients are kept.
 PREDICTION_BATCH = 128
@@ -182,7 +186,7 @@ class _Best(keras.callbacks.Callback):
         probabilities = predict(self.network, self.validation)
         # Keras hands the same dict to the callbacks that come after: early stopping reads these.
         logs["val_loss"] = cross_entropy(labels, probabilities)
-        logs["val_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
+        logs["val_accuracy"] = float((metrics.predicted_classes(probabilities) == labels).mean())
         for name in METRICS:
             self.history[name].append(float(logs[name]))
         score = (logs["val_accuracy"], -logs["val_loss"] if math.isfinite(logs["val_loss"]) else -math.inf)

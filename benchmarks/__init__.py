@@ -1,0 +1,1 @@
+"""Benchmarks: ratios, printed, never asserted. Each runs as `python -m benchmarks.NAME`."""

@@ -1,0 +1,157 @@
+"""Many pictures at once: decoded and resized on all cores, written one after the other.
+
+On Linux in processes: Pillow gives up the GIL while it works, but handing it to and fro costs threads a
+fifth of the time on two cores and more on many, and pictures that are drawn in Python gain nothing from
+them. The processes are forked: that takes milliseconds, and they inherit what reads the pictures. Elsewhere
+forking is unsafe or unknown, and threads do the same work.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.data.layout import Rejection
+from pipeline.data.pictures import UnreadablePicture, decode, pixel_digest, resize
+from pipeline.data.sources import Picture
+from pipeline.errors import UserError
+
+_CHUNK = 32  # pictures per task
+_CHUNK_BYTES = 4 << 20  # and at most so many bytes of resized pixels, where pictures are large
+
+# The pictures of each pass that is under way. Forked processes inherit them: functions cannot be sent.
+_passes: dict[int, Sequence[Picture]] = {}
+_pass_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of some pictures, in their order.
+
+    Attributes:
+        kept: The indices of those that could be decoded.
+        digests: The pixel digest of each of them.
+        rejected: Those that could not be decoded.
+    """
+
+    kept: list[int]
+    digests: list[str]
+    rejected: list[Rejection]
+
+
+def write_images(pictures: Sequence[Picture], size: int, file: BinaryIO) -> Decoded:
+    """Decodes pictures and writes them, resized, as one .npy array: uint8 (n, size, size, 3), n those kept.
+
+    Memory holds a few chunks of 32 pictures for each core, however many there are.
+
+    Args:
+        pictures: In the order of the array.
+        size: Side of the square, px.
+        file: Open for writing, at its start. Rows are written in order, not mapped: on a full disk a write
+            fails with an error, a map with SIGBUS.
+
+    Raises:
+        OSError: The file cannot be written.
+        UserError: A process that decodes was killed.
+    """
+    everything = Decoded([], [], [])
+    _write_header(file, len(pictures), size)
+    start = file.tell()
+    with tqdm(total=len(pictures), desc="prepare", unit=" pictures", mininterval=0.5, disable=None) as bar:
+        for images, decoded in _in_order(pictures, size):
+            file.write(images)
+            everything.kept.extend(decoded.kept)
+            everything.digests.extend(decoded.digests)
+            everything.rejected.extend(decoded.rejected)
+            bar.update(len(decoded.kept) + len(decoded.rejected))
+    file.seek(0)
+    _write_header(file, len(everything.kept), size)
+    assert file.tell() == start, "numpy leaves room in the header for another count"
+    return everything
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _in_order(pictures: Sequence[Picture], size: int) -> Iterator[tuple[np.ndarray, Decoded]]:
+    """Decodes chunks on all cores, and no more than two ahead for each core."""
+    length = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size * size)))
+    workers = min(cores(), -(-len(pictures) // length))
+    with _shared(pictures) as number, _executor(workers) as executor:
+        pending = deque()
+        try:
+            for start in range(0, len(pictures), length):
+                pending.append(executor.submit(_decode_chunk, number, start, start + length, size))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenExecutor as error:
+            raise UserError(
+                "a process that decodes pictures was killed, most likely because memory ran out: try again "
+                "with more memory, or with a lower data.image_size"
+            ) from error
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _shared(pictures: Sequence[Picture]) -> Iterator[int]:
+    number = next(_pass_numbers)
+    _passes[number] = pictures
+    try:
+        yield number
+    finally:
+        del _passes[number]
+
+
+def _executor(workers: int) -> Executor:
+    if sys.platform != "linux":
+        return ThreadPoolExecutor(workers)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_process)
+
+
+def _begin_process() -> None:
+    """Leaves Ctrl-C to the parent, and ends with it: Python lets orphans wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _decode_chunk(number: int, start: int, stop: int, size: int) -> tuple[np.ndarray, Decoded]:
+    """Decodes the pictures start .. stop - 1 of a pass."""
+    pictures = _passes[number][start:stop]
+    images = np.empty((len(pictures), size, size, 3), np.uint8)
+    decoded = Decoded([], [], [])
+    for index, picture in enumerate(pictures, start):
+        try:
+            image = decode(picture.read())
+        except UnreadablePicture as error:
+            decoded.rejected.append(Rejection(picture.name, str(error)))
+            continue
+        images[len(decoded.kept)] = resize(image, size)
+        decoded.kept.append(index)
+        decoded.digests.append(pixel_digest(image))
+    return images[: len(decoded.kept)], decoded
+
+
+def _write_header(file: BinaryIO, count: int, size: int) -> None:
+    shape = (count, size, size, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

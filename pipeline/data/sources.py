@@ -1,0 +1,218 @@
+"""Where labelled pictures come from: the drawn sample, a folder, a zip, or a download of one.
+
+A source is listed, not read: each picture carries a function that reads its bytes when they are wanted.
+"""
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pipeline.data.layout import LAYOUTS, Rejection, arrange, is_picture
+from pipeline.data.pictures import UnreadablePicture
+from pipeline.data.zips import MAX_PICTURE_BYTES, Archive, check_zip
+from pipeline.errors import UserError
+
+__all__ = ["Picture", "Rejection", "Source", "open_source"]
+
+# Deep enough for wrapper/train/cat/ and a stray folder below; loops of symbolic links end here at the latest.
+_MAX_DEPTH = 5
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A labelled picture that is not yet read.
+
+    Attributes:
+        name: '/'-separated, relative to the source; always valid Unicode.
+        label: The name of its class.
+        read: Returns the encoded bytes, or raises UnreadablePicture; safe from any thread.
+    """
+
+    name: str
+    label: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled pictures.
+
+    Attributes:
+        description: One line: what the source was understood as.
+        pictures: Sorted by name.
+        rejected: Pictures without a label, sorted by name.
+        notes: Lines for the console about what was not used.
+        fingerprint: Changes when any picture may have changed: names, sizes, and times or checksums.
+    """
+
+    description: str
+    pictures: tuple[Picture, ...]
+    rejected: tuple[Rejection, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def open_source(source: str, cache: Path, sha256: str | None = None) -> Source:
+    """Lists the pictures that `data.source` names.
+
+    Args:
+        source: 'sample', 'dogs-vs-cats', the http(s) URL of a zip, or the path of a folder or a zip.
+        cache: The folder where downloads are kept.
+        sha256: Of the zip behind a URL, where known, in hexadecimal.
+
+    Raises:
+        UserError: There is no such thing, it cannot be read, or it has no two classes of pictures.
+    """
+    if source == "sample":
+        return _sample()
+    if source == "dogs-vs-cats" or source.lower().startswith(("http://", "https://")):
+        return _from_zip(_download(source, cache, sha256))
+    path = Path(source).expanduser().absolute()
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_zip(path)
+    found = "is neither a folder nor a file" if path.exists() else "does not exist"
+    raise UserError(
+        f"data.source: {_valid(str(path))} {found}. Allowed: 'sample', 'dogs-vs-cats', a folder, a zip, or "
+        f"the http(s) URL of a zip, with {LAYOUTS}"
+    )
+
+
+def _sample() -> Source:
+    from pipeline.data import sample
+
+    def read(label: str, number: int) -> bytes:
+        png = io.BytesIO()
+        sample.draw(label, number).save(png, "PNG", compress_level=1)
+        return png.getvalue()
+
+    pictures = [
+        Picture(f"{label}.{number}.png", label, partial(read, label, number))
+        for label in sample.CLASSES
+        for number in range(sample.PICTURES_PER_CLASS)
+    ]
+    program = Path(sample.__file__).read_text(encoding="utf-8")
+    return Source(
+        description="sample: pictures drawn by this program, not photos",
+        pictures=tuple(sorted(pictures, key=lambda picture: picture.name)),
+        rejected=(),
+        notes=(),
+        fingerprint=_fingerprint("sample", [program, *sample.CLASSES, sample.PICTURES_PER_CLASS]),
+    )
+
+
+def _download(source: str, cache: Path, sha256: str | None) -> Path:
+    from pipeline.data.download import DOGS_VS_CATS, Remote, fetch
+
+    remote = DOGS_VS_CATS if source == "dogs-vs-cats" else Remote(source, sha256=sha256)
+    return fetch(remote, cache, check=check_zip)
+
+
+def _from_zip(path: Path) -> Source:
+    try:
+        archive = Archive(path)
+    except OSError as error:
+        raise UserError(f"data.source: {_valid(str(path))} cannot be read: {error.strerror}") from error
+    stamps = {
+        name: (info.file_size, info.CRC) for name, info in sorted(archive.members.items()) if is_picture(name)
+    }
+    notes = ()
+    if archive.duplicates:
+        notes = (f"{archive.duplicates:,} files of the zip have the name of a later one, ignored",)
+    readers = {name: partial(archive.read, name) for name in stamps}
+    others = archive.members.keys() - stamps.keys()
+    return _arranged(path, readers, archive.folders, others, _fingerprint("zip", stamps.items()), notes)
+
+
+def _from_folder(root: Path) -> Source:
+    tree = _Listing(root)
+    notes = tuple(f"folder {name!r} is too deep, ignored" for name in tree.too_deep)
+    readers = {name: partial(_read_file, path) for name, (path, _, _) in tree.pictures.items()}
+    stamps = sorted((name, size, time) for name, (_, size, time) in tree.pictures.items())
+    return _arranged(root, readers, tree.folders, tree.others, _fingerprint("folder", stamps), notes)
+
+
+def _arranged(path: Path, readers: dict[str, Callable], folders, others, fingerprint: str, notes) -> Source:
+    layout = arrange(_valid(str(path)), readers, folders, others)
+    return Source(
+        description=layout.description,
+        pictures=tuple(Picture(name, layout.labels[name], readers[name]) for name in sorted(layout.labels)),
+        rejected=layout.rejected,
+        notes=notes + layout.notes,
+        fingerprint=fingerprint,
+    )
+
+
+class _Listing:
+    """The files below a folder, level by level. Symbolic links are followed, never back to a folder above."""
+
+    def __init__(self, root: Path):
+        self.pictures: dict[str, tuple[str, int, int]] = {}  # name: path, bytes, modification time in ns
+        self.others: list[str] = []
+        self.folders: list[str] = []
+        level = [(str(root), "", frozenset())]
+        for _ in range(_MAX_DEPTH):
+            level = [inner for folder in level for inner in self._scan(*folder)]
+        self.too_deep = [name for _, name, _ in level]
+
+    def _scan(self, path: str, name: str, above: frozenset) -> list[tuple[str, str, frozenset]]:
+        """Lists one folder; returns the folders in it."""
+        try:
+            status = Path(path).stat()
+            with os.scandir(path) as entries:
+                entries = list(entries)
+        except OSError as error:
+            raise UserError(
+                f"data.source: the folder {_valid(path)} cannot be read ({error.strerror}): allow it to be "
+                "read, or move it elsewhere"
+            ) from error
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return []
+        inner = []
+        for entry in entries:
+            child = f"{name}/{_valid(entry.name)}" if name else _valid(entry.name)
+            if entry.is_dir():
+                inner.append((entry.path, child, above | {here}))
+                self.folders.append(child)
+            else:
+                self._add(entry, child)
+        return inner
+
+    def _add(self, entry: os.DirEntry, name: str) -> None:
+        try:
+            status = entry.stat()
+        except OSError:  # a link to nowhere: reading it tells the reason
+            status = None
+        if not is_picture(name) or (status and not stat.S_ISREG(status.st_mode)):
+            self.others.append(name)
+        elif status:
+            self.pictures[name] = (entry.path, status.st_size, status.st_mtime_ns)
+        else:
+            self.pictures[name] = (entry.path, -1, -1)
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_PICTURE_BYTES:
+                raise UnreadablePicture("too large", f"{size:,} bytes")
+            return file.read()
+    except OSError as error:
+        raise UnreadablePicture("cannot be opened", error.strerror) from error
+
+
+def _valid(name: str) -> str:
+    r"""A file's name as valid Unicode: bytes that are not UTF-8 show as \xNN, so every file can hold it."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _fingerprint(kind: str, records: Iterable) -> str:
+    return hashlib.sha256(repr((kind, list(records))).encode()).hexdigest()

@@ -1,0 +1,35 @@
+"""The entry points: each file has `run(params, …) -> result`, and a `main()` that parses and calls it.
+
+What takes seconds to import (MLflow, TensorFlow) is imported inside `run`, so that `--help` and a mistyped
+key answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.arguments import load
+from pipeline.errors import UserError
+from pipeline.params import Params
+
+INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+
+
+def command(run: Callable[[Params], Any]) -> None:
+    """Run a step as a command: parsed parameters in, an exit status out, a sentence for a user's error."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in `quiet`: nothing a user can act on
+    try:
+        params = load()
+        from pipeline.tracking import StoreError, runs
+
+        try:
+            runs.connect()
+            run(params)
+        except StoreError as error:
+            raise UserError(f"the tracking store failed: {runs.first_line(error)}") from error
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)

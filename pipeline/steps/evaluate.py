@@ -1,0 +1,64 @@
+"""Measure a run's model on a split of the pictures that it was trained on.
+
+    mlflow run . -e evaluate -P evaluate.run_id=RUN_ID -P evaluate.split=test
+
+Reads the model of `evaluate.run_id`, or of the newest finished training or sweep; prepares that run's own
+pictures with that run's seed, so that its test split is the one it never saw. Logs metrics `SPLIT/…`, the
+report's files and a CSV of every prediction under `SPLIT/`.
+"""
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UserError
+from pipeline.params import Params
+from pipeline.quiet import importing_tensorflow
+from pipeline.steps import command
+
+if TYPE_CHECKING:
+    from pipeline.data.prepared import Prepared
+    from pipeline.evaluation import Evaluation
+
+
+def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
+    """Evaluate a model and record it, on the pictures of its training where none are given."""
+    with importing_tensorflow():
+        from pipeline import evaluation
+        from pipeline.tracking import models
+    from pipeline.data import prepared
+    from pipeline.tracking import runs
+
+    run_id = params.evaluate.run_id or _newest()
+    uri = models.of_run(run_id)
+    trained = runs.params_of(run_id, params)
+    split = params.evaluate.split
+    pictures = pictures or prepared.prepare(trained.data, trained.seed)
+    model = models.load(uri)
+    with runs.run("evaluate", params, {"step": "evaluate", "evaluated_run_id": run_id}):
+        runs.log_dataset(pictures, trained.data.source)
+        result = evaluation.evaluate(model, pictures, split)
+        evaluation.record(result, pictures, split, f"{split} split")
+    print(result.report.text)
+    auc = "" if result.report.roc_auc is None else f", ROC AUC {result.report.roc_auc:.4f}"
+    print(f"{split}: accuracy {result.report.accuracy:.4f}, F1 {result.report.f1:.4f}{auc}")
+    return result
+
+
+def _newest() -> str:
+    from pipeline.tracking import runs
+
+    newest = runs.newest("train", "sweep")
+    if newest is None:
+        raise UserError(
+            "there is no finished training or sweep to evaluate; run `mlflow run . -e train` first, or set "
+            "evaluate.run_id"
+        )
+    return newest.data.tags.get("best_run_id", newest.info.run_id)
+
+
+def main() -> None:
+    """Parse the command line and evaluate."""
+    command(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Prepare, train and evaluate in turn, each its own run nested in one.
+
+mlflow run . -P data.source=photos -P train.epochs=12
+"""
+
+from typing import TYPE_CHECKING
+
+from pipeline.params import Params
+from pipeline.steps import command, evaluate, prepare, train
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import Evaluation
+
+
+def run(params: Params) -> "Evaluation":
+    """Run the three steps in one process, on pictures that are prepared once."""
+    from pipeline.tracking import runs
+
+    with runs.run("main", params, {"step": "main"}):
+        pictures = prepare.run(params)
+        trained = train.run(params, pictures)
+        return evaluate.run(params.with_values({"evaluate.run_id": trained.run_id}), pictures)
+
+
+def main() -> None:
+    """Parse the command line and run the three steps."""
+    command(run)
+
+
+if __name__ == "__main__":
+    main()

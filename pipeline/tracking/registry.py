@@ -1,0 +1,48 @@
+"""The registry: versions of a model, and the alias that the best one carries."""
+
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+
+def champion(name: str, alias: str) -> ModelVersion | None:
+    """The version of a registered model that carries an alias; None where none does."""
+    try:
+        return MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        # Neither a model nor an alias that is not there yet is an error here; a store that fails is.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def version_of(name: str, run_id: str) -> ModelVersion | None:
+    """The version that was registered from a run; None where there is none."""
+    found = MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'", max_results=1)
+    return found[0] if found else None
+
+
+def add(name: str, uri: str, run_id: str, description: str, tags: Mapping[str, str]) -> ModelVersion:
+    """Register a logged model as a new version of `name`, which is made where it does not exist."""
+    client = MlflowClient()
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.create_model_version(
+        name, uri, run_id, tags=dict(tags), description=description, model_id=uri.removeprefix("models:/")
+    )
+
+
+def set_alias(name: str, alias: str, version: ModelVersion) -> None:
+    """Give a version an alias, which it takes from the version that had it."""
+    MlflowClient().set_registered_model_alias(name, alias, version.version)
+
+
+def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Set tags on a version."""
+    for key, value in tags.items():
+        MlflowClient().set_model_version_tag(version.name, version.version, key, value)

@@ -1,0 +1,197 @@
+"""Runs: open one, log to it, find one again."""
+
+import json
+import logging
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from pipeline.arguments import load
+from pipeline.data import splits
+from pipeline.data.prepared import Prepared
+from pipeline.errors import UserError
+from pipeline.params import Params
+
+SERVER_TIMEOUT = 5  # seconds that a tracking server has to take a connection
+# Lines that a user cannot act on: the store's tables, and an environment without pip (uv makes none).
+QUIET = {
+    "alembic": logging.WARNING,
+    "mlflow.store.db.utils": logging.WARNING,
+    "mlflow.utils.environment": logging.ERROR,
+}
+# What MLflow calls a run where the user gave no name: `bold-owl-34`.
+GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+
+
+def connect() -> None:
+    """Check that the tracking store can be reached, and create the local one where there is none.
+
+    Raises:
+        UserError: a tracking server that takes no connection within `SERVER_TIMEOUT` seconds, or a store
+            that MLflow cannot open.
+    """
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    uri = mlflow.get_tracking_uri()
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        try:
+            socket.create_connection((parts.hostname or "", port), SERVER_TIMEOUT).close()
+        except OSError as error:
+            raise UserError(
+                f"the tracking server {uri} does not answer: {error}; start it, or change or unset "
+                "MLFLOW_TRACKING_URI (unset: runs go to mlflow.db beside MLproject)"
+            ) from None
+    try:
+        MlflowClient().search_experiments(max_results=1)
+    except MlflowException as error:
+        raise UserError(f"the tracking store {uri} cannot be used: {first_line(error)}") from None
+
+
+@contextmanager
+def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
+    """Open a run with all its parameters; close it as finished, as failed, or as killed by Ctrl-C.
+
+    The outermost one is the run that `mlflow run` made, where it did; one within another is nested.
+
+    Args:
+        name: of the run; one that was given on MLflow's own command line stays.
+        params: all are logged, dotted, but those that `mlflow run -P` has logged already.
+        tags: set from the start.
+
+    Yields:
+        The run's id.
+    """
+    given = MlflowClient().get_run(os.environ["MLFLOW_RUN_ID"]) if "MLFLOW_RUN_ID" in os.environ else None
+    known = given.data.params if given else {}
+    active = mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None)
+    try:
+        if given and GENERATED_NAME.fullmatch(given.info.run_name or ""):
+            mlflow.set_tag("mlflow.runName", name)
+        mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in known})
+        mlflow.set_tags(tags)
+        yield active.info.run_id
+    except KeyboardInterrupt:
+        mlflow.end_run("KILLED")
+        raise
+    except BaseException:
+        mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run("FINISHED")
+
+
+def as_text(value: Any) -> str:
+    """A parameter as it can be typed again on a command line: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
+    """Log values to the open run, in one call to the store."""
+    mlflow.log_metrics({key: float(value) for key, value in metrics.items()}, step=step)
+
+
+def set_tags(tags: Mapping[str, str]) -> None:
+    """Set tags on the open run."""
+    mlflow.set_tags(tags)
+
+
+def log_files(files: Mapping[str, bytes], folder: str = "") -> None:
+    """Write files, by name, as artifacts of the open run under `folder`, in one call."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, content in files.items():
+            Path(temporary, name).write_bytes(content)
+        mlflow.log_artifacts(temporary, folder or None)
+
+
+def log_dataset(prepared: Prepared, source: str) -> None:
+    """Log the prepared pictures as the open run's dataset input, under the start of their digest."""
+    dataset = MetaDataset(
+        CodeDatasetSource({"source": source}),
+        name=Path(source).name or source,
+        digest=prepared.digest[:16],  # MLflow takes up to 36 characters, and shows 8
+    )
+    mlflow.log_input(dataset, context="training")
+
+
+def log_prepared(prepared: Prepared, source: str) -> None:
+    """Log the prepared pictures to the open run: dataset, counts, and the list of what was left out."""
+    log_dataset(prepared, source)
+    counts = {
+        f"pictures/{split}": len(prepared.indices(split))
+        for split in (splits.TRAIN, splits.VALIDATION, splits.TEST)
+    }
+    log_metrics(counts | {"pictures/rejected": len(prepared.rejected)})
+    files = ("metadata.json", "rejected.csv")
+    log_files({name: (prepared.path / name).read_bytes() for name in files}, "data")
+
+
+def get(run_id: str) -> Run:
+    """A run by its id.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"no run {run_id!r} in {mlflow.get_tracking_uri()}: {first_line(error)}; "
+            "`mlflow ui` shows the runs with their ids"
+        ) from None
+
+
+def params_of(run_id: str, params: Params) -> Params:
+    """The parameters that a run was made with, but for where pictures are cached: that is today's.
+
+    Raises:
+        UserError: there is no such run, or it was not made by this pipeline.
+    """
+    logged = get(run_id).data.params
+    keys = [key for key in params.flat() if key.split(".")[0] in ("seed", "data", "model", "train")]
+    missing = [key for key in keys if key not in logged]
+    if missing:
+        raise UserError(f"run {run_id} has no parameter {missing[0]}: it was not made by this pipeline")
+    kept = {"data.cache": as_text(params.data.cache)}
+    return load([f"--{key}={(logged | kept)[key]}" for key in keys])
+
+
+def newest(*steps: str) -> Run | None:
+    """The newest finished run of any of these steps (`train`, `sweep`, …) in the experiment, or None."""
+    client = MlflowClient()
+    found = [
+        run
+        for step in steps
+        for run in client.search_runs(
+            [_experiment_id()],
+            f"tags.step = '{step}' and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+    ]
+    return max(found, key=lambda run: run.info.start_time, default=None)
+
+
+def _experiment_id() -> str:
+    if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        experiment = mlflow.get_experiment_by_name(name)
+        return experiment.experiment_id if experiment else "0"
+    return os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, which says what happened; MLflow's later ones do not."""
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,243 @@
+"""The main job as a user runs it: real commands, a real store, what they leave in it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import ROOT, Project
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("--data.limit=120", "--data.image_size=32", "--train.epochs=2")
+GRID = '--sweep.grid={"learning_rate":[0.01,1e9],"activation":["relu","leaky_relu"]}'
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Project:
+    """A project in which a sweep of four cells has ended; at a rate of 1e9 every network diverges."""
+    project = Project(tmp_path_factory.mktemp("swept"))
+    project.result = project.run("sweep", *SMALL, GRID)
+    assert project.result.returncode == 0, project.result.stderr
+    return project
+
+
+@pytest.fixture(scope="module")
+def client(swept: Project) -> MlflowClient:
+    return MlflowClient(swept.uri)
+
+
+@pytest.fixture(scope="module")
+def parent(client: MlflowClient):
+    (run,) = client.search_runs(["0"], "tags.step = 'sweep'")
+    return run
+
+
+@pytest.fixture(scope="module")
+def cell_runs(client: MlflowClient, parent):
+    return client.search_runs(["0"], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+
+
+def artifact(run, path: str) -> Path:
+    return Path(run.info.artifact_uri.removeprefix("file://"), path)
+
+
+def test_every_cell_is_one_finished_nested_run(cell_runs):
+    assert sorted(run.info.run_name for run in cell_runs) == [
+        "LR_0.01-AC_LeakyReLU",
+        "LR_0.01-AC_ReLU",
+        "LR_1000000000.0-AC_LeakyReLU",
+        "LR_1000000000.0-AC_ReLU",
+    ]
+    assert {run.info.status for run in cell_runs} == {"FINISHED"}
+    assert len({run.data.tags["study"] for run in cell_runs}) == 1
+    for run in cell_runs:
+        cell = json.loads(run.data.tags["cell"])
+        assert run.data.tags["cell"] == json.dumps(cell, sort_keys=True)
+        assert float(run.data.params["train.learning_rate"]) == cell["learning_rate"]
+        assert run.data.params["model.activation"] == cell["activation"]
+        assert run.data.params["data.image_size"] == "32"
+
+
+def test_cell_has_its_metrics(client, cell_runs):
+    run = next(run for run in cell_runs if run.info.run_name == "LR_0.01-AC_ReLU")
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [point.step for point in history] == [1, 2]
+    accuracies = [point.value for point in client.get_metric_history(run.info.run_id, "val_accuracy")]
+    assert run.data.metrics["report/accuracy"] == pytest.approx(max(accuracies))
+    assert {"report/precision", "report/recall", "report/f1"} <= set(run.data.metrics)
+
+
+def test_cell_has_its_report(cell_runs):
+    for run in cell_runs:
+        report = artifact(run, "report")
+        assert {path.name for path in report.iterdir()} == {
+            "classification_report.txt", "classification_report.json", "confusion_matrix.json",
+            "confusion_matrix.png", "learning_curves.png", "predictions.csv",
+        }  # fmt: skip
+        confusion = json.loads((report / "confusion_matrix.json").read_text())
+        assert confusion["classes"] == ["cat", "dog"]
+        matrix = np.array(confusion["matrix"])
+        assert matrix.sum() == 24  # a fifth of 120
+        assert np.trace(matrix) / 24 == pytest.approx(run.data.metrics["report/accuracy"])
+        with (report / "predictions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        right = sum(row["label"] == row["prediction"] for row in rows)
+        assert right == np.trace(matrix)
+
+
+def test_diverged_cell_is_a_result(cell_runs):
+    for run in cell_runs:
+        diverged = run.info.run_name.startswith("LR_1000000000.0")
+        assert run.data.tags.get("diverged") == ("true" if diverged else run.data.tags.get("diverged"))
+        if diverged:
+            metrics = run.data.metrics
+            found = [metrics[f"report/{name}"] for name in ("accuracy", "precision", "recall", "f1")]
+            assert found == pytest.approx([0.5, 0.25, 0.5, 1 / 3])
+
+
+def test_cells_have_a_model_and_a_dataset(client, cell_runs):
+    digests = set()
+    for run in cell_runs:
+        (model,) = run.outputs.model_outputs
+        logged = client.get_logged_model(model.model_id)
+        assert logged.name == "model"
+        (used,) = run.inputs.dataset_inputs
+        digests.add(used.dataset.digest)
+        folder = Path(logged.artifact_location.removeprefix("file://"))
+        assert (folder / "input_example.json").exists()
+        assert (
+            f"tensorflow=={__import__('tensorflow').__version__}" in (folder / "requirements.txt").read_text()
+        )
+        described = mlflow.models.Model.load(str(folder))
+        assert described.signature.inputs.inputs[0].shape == (-1, 32, 32, 3)
+        assert described.metadata["classes"] == ["cat", "dog"]
+    assert len(digests) == 1
+
+
+def test_parent_has_the_outcome(parent, cell_runs, swept):
+    metrics = parent.data.metrics
+    assert [metrics[f"cells/{name}"] for name in ("total", "finished", "failed")] == [4, 4, 0]
+    with artifact(parent, "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "rank", "name", "learning_rate", "activation", "accuracy", "precision", "recall", "f1", "run_id",
+    ]  # fmt: skip
+    assert {row["run_id"] for row in rows} == {run.info.run_id for run in cell_runs}
+    accuracies = [float(row["accuracy"]) for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert parent.data.tags["best_run_id"] == rows[0]["run_id"]
+    assert metrics["best/accuracy"] == accuracies[0]
+    assert "| Learning rate |" in artifact(parent, "leaderboard.md").read_text()
+    assert artifact(parent, "data/rejected.csv").read_text() == "name,reason\n"
+    assert rows[0]["name"] in swept.result.stdout
+
+
+def test_only_the_winner_meets_the_test_split(parent, cell_runs):
+    assert {"test/accuracy", "test/f1"} <= set(parent.data.metrics)
+    assert artifact(parent, "test/predictions.csv").exists()
+    assert not any(key.startswith("test/") for run in cell_runs for key in run.data.metrics)
+    with artifact(parent, "test/predictions.csv").open() as file:
+        tested = {row["name"] for row in csv.DictReader(file)}
+    with artifact(cell_runs[0], "report/predictions.csv").open() as file:
+        validated = {row["name"] for row in csv.DictReader(file)}
+    assert len(tested) == len(validated) == 24
+    assert not tested & validated
+
+
+PREDICT = """
+import csv, sys
+import mlflow, numpy as np
+from PIL import Image
+images, index, uri = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")
+rows = [row for row in csv.DictReader(open(index))]
+pictures = np.load(images)
+wanted = [n for n, row in enumerate(rows) if row["split"] == "validation"]
+for n, answer in zip(wanted, model.predict(pictures[wanted])):
+    print("answer", rows[n]["name"], *(repr(float(value)) for value in answer))
+"""
+
+
+def test_registered_champion_gives_the_same_probabilities_in_a_fresh_process(swept, client, parent, tmp_path):
+    result = swept.run("register")
+    assert result.returncode == 0, result.stderr
+    version = client.get_model_version_by_alias("dogs-vs-cats", "champion")
+    best = parent.data.tags["best_run_id"]
+    assert version.run_id == best
+    for word in ("cat, dog", "accuracy", "model.activation", version.tags["data_digest"]):
+        assert word in version.description
+    (folder,) = (path.parent for path in swept.path.glob("data/prepared/*/index.csv"))
+    arguments = [str(folder / "images.npy"), str(folder / "index.csv"), swept.uri]
+    command = [sys.executable, "-c", PREDICT, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("answer ")]
+    answers = {name: [float(value) for value in values] for _, name, *values in lines}
+    run = client.get_run(best)
+    with artifact(run, "report/predictions.csv").open() as file:
+        recorded = {row["name"]: [float(row["cat"]), float(row["dog"])] for row in csv.DictReader(file)}
+    assert answers.keys() == recorded.keys()
+    for name, values in recorded.items():
+        assert answers[name] == pytest.approx(values, abs=1e-6)
+
+
+def test_alias_moves_only_to_a_better_version(swept, client, parent):
+    assert swept.run("register").returncode == 0
+    first = client.get_model_version_by_alias("dogs-vs-cats", "champion")
+    with artifact(parent, "leaderboard.csv").open() as file:
+        worst = list(csv.DictReader(file))[-1]["run_id"]
+    result = swept.run("register", f"--register.run_id={worst}")
+    assert result.returncode == 0, result.stderr
+    assert "not better" in result.stdout
+    second = client.search_model_versions(f"run_id = '{worst}'")[0]
+    assert "not better" in second.tags["champion_reason"]
+    assert client.get_model_version_by_alias("dogs-vs-cats", "champion").version == first.version
+    again = swept.run("register")
+    assert again.returncode == 0
+    assert len(client.search_model_versions("name = 'dogs-vs-cats'")) == 2, "a run is registered once"
+
+
+def test_evaluate_takes_the_newest_run_with_its_own_pictures(swept, client, parent):
+    result = swept.run("evaluate")
+    assert result.returncode == 0, result.stderr
+    run = client.search_runs(["0"], "tags.step = 'evaluate'")[0]
+    assert run.data.tags["evaluated_run_id"] == parent.data.tags["best_run_id"]
+    assert run.data.metrics["test/accuracy"] == parent.data.metrics["test/accuracy"]
+    names = {path.name for path in artifact(run, "test").iterdir()}
+    assert {"predictions.csv", "roc_curve.png", "confusion_matrix.png", "classification_report.txt"} <= names
+
+
+def test_main_chains_three_nested_runs(project):
+    result = project.run("main", *SMALL)
+    assert result.returncode == 0, result.stderr
+    client = MlflowClient(project.uri)
+    (main,) = client.search_runs(["0"], "tags.step = 'main'")
+    nested = client.search_runs(["0"], f"tags.mlflow.parentRunId = '{main.info.run_id}'")
+    assert sorted(run.info.run_name for run in nested) == ["evaluate", "prepare", "train"]
+    assert {run.info.status for run in [main, *nested]} == {"FINISHED"}
+    assert not list(project.path.glob("mlruns/*/*/artifacts/**/*.tmp"))
+
+
+def test_mlflow_run_passes_any_key_on(tmp_path):
+    """Through `mlflow run` itself, from a repository's URI, in an environment that is there already."""
+    command = [
+        sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "train", "--env-manager", "local",
+        "-P", "data.limit=60", "-P", "data.image_size=16", "-P", "train.epochs=1",
+        "-P", 'sweep.grid={"dropout":[0.3]}', "-P", f"data.cache={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    environment = {"MLFLOW_TRACKING_URI": store, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (run,) = MlflowClient(store).search_runs(["0"])
+    assert run.data.params["train.epochs"] == "1"
+    assert run.data.params["train.batch_size"] == "32"
+    assert run.info.run_name == "train"
+    assert run.info.status == "FINISHED"
