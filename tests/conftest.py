@@ -32,16 +32,19 @@ class Project:
 
     def run(self, step: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         """Run a step as a command, in a process of its own; stdout and stderr are kept apart as text."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        environment |= {"PYTHONPATH": str(ROOT), **variables}
         return subprocess.run(
             [sys.executable, "-m", f"pipeline.steps.{step}", *arguments],
             cwd=self.path,
-            env=environment,
+            env=self.environment(**variables),
             capture_output=True,
             text=True,
             timeout=600,
         )
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """The variables of a step's process: the checkout's code, nothing of MLflow's but what is given."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        return kept | {"PYTHONPATH": str(ROOT)} | variables
 
     @property
     def uri(self) -> str:

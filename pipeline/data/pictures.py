@@ -34,6 +34,7 @@ _DECODER_ERRORS = (
     ArithmeticError,
     struct.error,
     zlib.error,
+    Warning,  # where the caller has made errors of them
 )
 
 # The EXIF orientation says how the camera was held; this undoes it.
@@ -49,9 +50,9 @@ _UPRIGHT = {
 
 # Between its limit and twice its limit Pillow only warns, and then decodes up to 180 million pixels.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-# Half of all web photos carry odd EXIF data, of which only the orientation is used: one line for each of
-# them would bury what matters.
-warnings.filterwarnings("ignore", message=r"(Possibly c|C)orrupt EXIF data", category=UserWarning)
+# Many photos carry odd EXIF data, of which only the orientation is used: a warning for each of them would
+# bury what matters.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 class UnreadablePicture(Exception):
@@ -169,9 +170,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if image.format == "TIFF":
         (bits,) = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         if image.mode == "I":
-            raise UnreadablePicture(
-                "not supported", f"signed or {bits}-bit integer pixels have no fixed range"
-            )
+            raise UnreadablePicture("not supported", f"signed or {bits}-bit integers have no fixed range")
     return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
 
 

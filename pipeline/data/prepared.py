@@ -62,7 +62,7 @@ def prepare(data: DataSection, seed: int) -> Prepared:
             prepared = _find(folder)  # the process that held the lock may have made it
             if prepared is None:
                 with appearing(folder) as partial:
-                    check_space(partial, needed)
+                    check_space(cache, needed)
                     _make(partial, source, drawn, data, seed)
                 prepared = open_prepared(folder, verify=False)
     if _too_many(prepared.rejected, source, len(drawn), data.max_rejected):

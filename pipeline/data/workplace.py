@@ -70,7 +70,7 @@ def disk_errors(folder: Path, needed: int) -> Iterator[None]:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises UserError where the disk of a folder, which need not exist, has less than `needed` bytes free."""
+    """Raises UserError where the disk of a folder has less than `needed` bytes free."""
     if (free := _free(folder)) < needed:
         raise UserError(
             f"the disk of {folder.absolute()} is too full: prepared pictures need {_megabytes(needed)}, "

@@ -18,6 +18,7 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.arguments import load
 from pipeline.data import splits
@@ -58,7 +59,7 @@ def connect() -> None:
             ) from None
     try:
         MlflowClient().search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise UserError(f"the tracking store {uri} cannot be used: {first_line(error)}") from None
 
 

@@ -1,0 +1,185 @@
+"""Sizes by hand, and what may and may not change which split a picture is in."""
+
+import random
+
+import numpy as np
+import pytest
+
+from pipeline.data.splits import TEST, TRAIN, VALIDATION, assign, check_sizes, draw
+from pipeline.errors import UserError
+
+
+def digests(count: int, prefix: str = "") -> list[str]:
+    return [f"{prefix}{number:032x}" for number in range(count)]
+
+
+def sizes(splits: np.ndarray, labels: np.ndarray, label: int) -> tuple[int, int, int]:
+    mine = splits[labels == label]
+    return tuple(int((mine == split).sum()) for split in (TRAIN, VALIDATION, TEST))
+
+
+@pytest.mark.parametrize(
+    ("count", "validation", "test", "expected"),
+    [
+        (100, 0.2, 0.2, (60, 20, 20)),
+        (18_750, 0.2, 0.2, (11_250, 3_750, 3_750)),
+        (100, 0.25, 0.0, (75, 25, 0)),
+        (7, 0.2, 0.2, (5, 1, 1)),  # 1.4 and 1.4
+        (8, 0.2, 0.2, (4, 2, 2)),  # 1.6 and 1.6
+        (3, 0.2, 0.2, (1, 1, 1)),  # 0.6 and 0.6
+        (3, 0.01, 0.01, (1, 1, 1)),  # 0.03 of a picture is one
+        (2, 0.2, 0.0, (1, 1, 0)),  # 0.4 of a picture is one
+        (10, 0.6, 0.39, (1, 5, 4)),  # 6 and 4 would leave none to train on
+    ],
+)
+def test_sizes_without_duplicates(count, validation, test, expected):
+    labels = np.repeat([0, 1], count)
+    splits = assign(digests(2 * count), labels, ["cat", "dog"], validation, test, seed=1)
+    assert sizes(splits, labels, 0) == sizes(splits, labels, 1) == expected
+
+
+def test_each_class_is_split_by_itself():
+    labels = np.repeat([0, 1, 2], [10, 100, 1000])
+    splits = assign(digests(1110), labels, ["a", "b", "c"], 0.2, 0.1, seed=1)
+    assert sizes(splits, labels, 0) == (7, 2, 1)
+    assert sizes(splits, labels, 1) == (70, 20, 10)
+    assert sizes(splits, labels, 2) == (700, 200, 100)
+
+
+def test_the_same_in_any_order():
+    names, labels = digests(300), np.repeat([0, 1], 150)
+    splits = assign(names, labels, ["cat", "dog"], 0.2, 0.2, seed=7)
+    order = np.random.default_rng(1).permutation(300)
+    shuffled = assign([names[i] for i in order], labels[order], ["cat", "dog"], 0.2, 0.2, seed=7)
+    assert (shuffled == splits[order]).all()
+
+
+def test_the_seed_draws():
+    labels = np.repeat([0, 1], 100)
+    one, again, other = (assign(digests(200), labels, ["cat", "dog"], 0.2, 0.2, seed) for seed in (1, 1, 2))
+    assert (one == again).all()
+    assert 20 < (one != other).sum() < 180
+
+
+def test_one_more_picture_moves_few():
+    labels = np.zeros(1001, int)
+    before = assign(digests(1000), labels[:1000], ["cat"], 0.2, 0.2, seed=1)
+    after = assign(digests(1001), labels, ["cat"], 0.2, 0.2, seed=1)
+    assert (before != after[:1000]).sum() <= 2
+
+
+def test_which_pictures_are_in_a_split_is_random():
+    # Of the first half about half the test split: a binomial with sd 5 (20 of 100 drawn from each half).
+    splits = assign(digests(200), np.zeros(200, int), ["cat"], 0.2, 0.2, seed=3)
+    assert 8 <= (splits[:100] == TEST).sum() <= 32
+
+
+def test_identical_pictures_stay_together_whatever_their_labels():
+    draw_group = random.Random(5)
+    names = [f"{draw_group.randrange(150):032x}" for _ in range(400)]  # groups of one to some eight
+    labels = np.array([draw_group.randrange(3) for _ in range(400)])
+    splits = assign(names, labels, ["a", "b", "c"], 0.2, 0.2, seed=1)
+    for name in set(names):
+        assert len({split for split, other in zip(splits, names, strict=True) if other == name}) == 1
+
+
+def test_duplicates_do_not_change_the_sizes_where_groups_allow():
+    # 90 single pictures and 5 pairs.
+    names = digests(90) + [f"pair{number // 2}" for number in range(10)]
+    labels = np.zeros(100, int)
+    for seed in range(20):
+        splits = assign(names, labels, ["cat"], 0.2, 0.2, seed)
+        assert sizes(splits, labels, 0) == (60, 20, 20)
+
+
+def test_where_groups_do_not_allow_sizes_come_near():
+    # Ten triples: round(0.2 * 30) = 6 is two of them; round(0.25 * 30) = 8 is nearest to nine.
+    names, labels = [f"triple{number // 3}" for number in range(30)], np.zeros(30, int)
+    assert sizes(assign(names, labels, ["cat"], 0.2, 0.2, seed=1), labels, 0) == (18, 6, 6)
+    assert sizes(assign(names, labels, ["cat"], 0.25, 0.0, seed=1), labels, 0) == (21, 9, 0)
+
+
+def test_every_split_has_a_picture_of_every_class_even_with_large_groups():
+    # One picture 50 times, and two more: each split must have one of the three.
+    names = ["common"] * 50 + ["one", "two"]
+    splits = assign(names, np.zeros(52, int), ["cat"], 0.2, 0.2, seed=1)
+    assert len({splits[0], splits[50], splits[51]}) == 3
+    assert splits[0] == TRAIN
+
+
+def test_a_group_counts_for_the_class_of_its_lowest_label():
+    # Both of dog's own pictures are identical to cats: dog has none of its own to split.
+    names, labels = [*digests(9), "same", "same", "also", "also"], np.array([0] * 9 + [0, 1, 0, 1])
+    with pytest.raises(UserError, match="class 'dog' has 0 pictures"):
+        assign(names, labels, ["cat", "dog"], 0.2, 0.2, seed=1)
+
+
+def test_a_class_too_small_for_three_splits():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    with pytest.raises(UserError) as raised:
+        assign(digests(6), labels, ["cat", "dog"], 0.2, 0.2, seed=1)
+    assert str(raised.value) == (
+        "class 'dog' has 2 pictures (identical ones count once), too few to split into train, validation, test: "
+        "it needs at least 3; add pictures or set data.test=0"
+    )
+    assert sizes(assign(digests(6), labels, ["cat", "dog"], 0.2, 0.0, seed=1), labels, 1) == (1, 1, 0)
+
+
+def test_a_class_too_small_for_two_splits():
+    with pytest.raises(UserError, match="class 'dog' has 1 pictures .* at least 2; add pictures$"):
+        assign(digests(5), np.array([0, 0, 0, 0, 1]), ["cat", "dog"], 0.2, 0.0, seed=1)
+
+
+def test_identical_pictures_count_once():
+    names, labels = [*digests(4), "same", "same", "same"], np.array([0, 0, 0, 0, 1, 1, 1])
+    with pytest.raises(UserError, match="class 'dog' has 1 pictures"):
+        assign(names, labels, ["cat", "dog"], 0.2, 0.2, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test"), [(0.5, 0.5), (0.9, 0.2), (0.0, 0.2), (1.0, 0.0), (0.2, -0.1)]
+)
+def test_fractions_that_cannot_be(validation, test):
+    with pytest.raises(UserError, match=f"data.validation={validation} and data.test={test} cannot be"):
+        assign(digests(9), np.zeros(9, int), ["cat"], validation, test, seed=1)
+
+
+def test_a_limit_is_named_where_it_made_a_class_small():
+    with pytest.raises(UserError, match="class 'cat' has 2 pictures .* raise data.limit=4"):
+        check_sizes({"cat": 2, "dog": 2}, 0.2, limit=4)
+
+
+def drawn(counts: dict[str, int], limit: int | None, seed: int = 1) -> dict[str, int]:
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    names = [f"{number}.jpg" for number in range(len(labels))]
+    indices = draw(names, labels, limit, seed)
+    assert indices == sorted(set(indices))
+    chosen = [labels[index] for index in indices]
+    return {label: chosen.count(label) for label in counts}
+
+
+@pytest.mark.parametrize(
+    ("counts", "limit", "expected"),
+    [
+        ({"cat": 100, "dog": 100}, None, {"cat": 100, "dog": 100}),
+        ({"cat": 100, "dog": 100}, 200, {"cat": 100, "dog": 100}),
+        ({"cat": 100, "dog": 100}, 1000, {"cat": 100, "dog": 100}),
+        ({"cat": 100, "dog": 100}, 60, {"cat": 30, "dog": 30}),
+        ({"cat": 10, "dog": 100}, 60, {"cat": 10, "dog": 50}),
+        ({"a": 5, "b": 50, "c": 20}, 60, {"a": 5, "b": 35, "c": 20}),
+        ({"a": 5, "b": 50, "c": 50}, 60, {"a": 5, "b": 27, "c": 28}),
+        ({"a": 10, "b": 10, "c": 10}, 2, {"a": 0, "b": 1, "c": 1}),
+    ],
+)
+def test_a_limit_is_spread_evenly(counts, limit, expected):
+    assert drawn(counts, limit) == expected
+
+
+def test_a_draw_depends_on_names_and_seed_not_on_order():
+    names, labels = [f"{n}.jpg" for n in range(200)], ["cat", "dog"] * 100
+    chosen = {names[index] for index in draw(names, labels, 50, seed=1)}
+    order = np.random.default_rng(1).permutation(200)
+    again = draw([names[i] for i in order], [labels[i] for i in order], 50, seed=1)
+    assert {names[order[index]] for index in again} == chosen
+    other = {names[index] for index in draw(names, labels, 50, seed=2)}
+    assert len(chosen & other) < 30
