@@ -45,7 +45,7 @@ class Trained:
     """What training gives.
 
     Attributes:
-        model: compiled, with the weights of its best epoch.
+        model: not compiled, with the weights of its best epoch.
         history: each of `METRICS`, one value an epoch from 1.
         best_epoch: from 1; the highest validation accuracy, among equals the lowest validation loss.
         probabilities: (k, num_classes) float32, of the validation pictures at the best epoch.
@@ -114,19 +114,14 @@ def train(
     Raises:
         UserError: the network cannot take pictures of this size.
     """
-    keras.utils.clear_session()  # frees the last model's graph, and numbers the layers from one again
+    keras.utils.clear_session()  # numbers the layers from one again, so that every model's file is alike
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    model = models.build(model_params, training.images.shape[1], num_classes, seed)
-    model.compile(
-        optimizer=keras.optimizers.SGD(params.learning_rate, momentum=params.momentum),
-        # categorical cross-entropy, with class numbers in place of one-hot rows
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=["accuracy"],
-    )
-    fitted = _augmented(model, seed) if params.augment else model
-    best = _Best(model, validation, on_epoch)
-    fitted.fit(
+    image_size = training.images.shape[1]
+    model = models.build(model_params, image_size, num_classes, seed)
+    traced = _traced(model, model_params, params, image_size, num_classes, seed)
+    best = _Best(traced.network, validation, on_epoch)
+    traced.fitted.fit(
         Batches(training, params.batch_size, seed=seed),
         epochs=params.epochs,
         verbose=0,
@@ -196,6 +191,64 @@ class _Best(keras.callbacks.Callback):
         self.report(epoch + 1, {name: values[-1] for name, values in self.history.items()})
 
 
+@dataclass(frozen=True)
+class _Traced:
+    """A network that TensorFlow has graphs of, and the one around it that is fitted."""
+
+    network: keras.Model
+    fitted: keras.Model
+
+
+# Tracing costs over a second, and cells that differ in their initial weights or learning rate alone share it.
+_kept: dict[str, _Traced] = {}
+_MOST_KEPT = 4
+
+
+def _traced(
+    fresh: keras.Model,
+    model_params: ModelParams,
+    params: TrainParams,
+    image_size: int,
+    num_classes: int,
+    seed: int,
+) -> _Traced:
+    """A compiled network as if just made: one traced before, where there is one alike, or else a new one.
+
+    Args:
+        fresh: the network, with its initial weights; these are copied.
+        model_params: what decides, with the rest, whether two networks have the same graph.
+        params: as `model_params`.
+        image_size: as `model_params`.
+        num_classes: as `model_params`.
+        seed: of the augmentation.
+    """
+    shape = model_params.model_dump(exclude=set(models.INITIALIZERS))
+    key = repr((shape, params.momentum, params.augment, image_size, num_classes))
+    traced = _kept.pop(key, None)
+    if traced is None:
+        network = keras.models.clone_model(fresh)
+        traced = _Traced(network, _augmented(network, seed) if params.augment else network)
+        traced.fitted.compile(
+            optimizer=keras.optimizers.SGD(params.learning_rate, momentum=params.momentum),
+            # categorical cross-entropy, with class numbers in place of one-hot rows
+            loss=keras.losses.SparseCategoricalCrossentropy(),
+            metrics=["accuracy"],
+        )
+    _kept[key] = traced
+    if len(_kept) > _MOST_KEPT:
+        del _kept[next(iter(_kept))]  # the one that was used longest ago
+    _copy_state(_augmented(fresh, seed) if params.augment else fresh, traced.fitted)
+    for variable in traced.fitted.optimizer.variables:
+        variable.assign(keras.ops.zeros_like(variable))  # the schedule sets the learning rate
+    return traced
+
+
+def _copy_state(source: keras.Model, target: keras.Model) -> None:
+    """Copy weights and the state of random layers between two models of one shape."""
+    for old, new in zip(target.variables, source.variables, strict=True):
+        old.assign(new)
+
+
 def _augmented(model: keras.Model, seed: int) -> keras.Model:
     """The model behind random flips, shifts and zooms, sharing its weights; only fitting sees it."""
     seeds = np.random.SeedSequence([seed, 1]).generate_state(3).tolist()
@@ -203,9 +256,7 @@ def _augmented(model: keras.Model, seed: int) -> keras.Model:
     x = layers.RandomFlip("horizontal", seed=seeds[0])(inputs)
     x = layers.RandomTranslation(0.1, 0.1, seed=seeds[1])(x)
     x = layers.RandomZoom(0.1, seed=seeds[2])(x)
-    augmented = keras.Model(inputs, model(x))
-    augmented.compile(optimizer=model.optimizer, loss=model.loss, metrics=["accuracy"])
-    return augmented
+    return keras.Model(inputs, model(x))
 
 
 def _early_stopping(params: TrainParams) -> list[keras.callbacks.Callback]:

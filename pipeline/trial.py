@@ -76,7 +76,7 @@ def _recorded(run_id: str, trained: training.Trained, prepared: Prepared, name: 
     names = [prepared.names[row] for row in validation.indices]
     result = metrics.report(labels, trained.probabilities, prepared.classes)
     diverged = metrics.diverged(trained.history["loss"], trained.probabilities)
-    runs.set_tags({"diverged": "true" if diverged else "false", "best_epoch": str(trained.best_epoch)})
+    runs.set_tags({"best_epoch": str(trained.best_epoch)} | ({"diverged": "true"} if diverged else {}))
     files = report.classification(result, names, labels, trained.probabilities, name)
     files |= report.learning_curves(trained.history, trained.best_epoch, name)
     runs.log_files(files, "report")

@@ -123,6 +123,7 @@ def test_validation_loss_is_keras_own():
     trained = train()
     _, validation = halves(examples())
     labels = validation.labels[validation.indices]
+    trained.model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     loss, accuracy = trained.model.evaluate(validation.images[validation.indices], labels, verbose=0)
     best = trained.best_epoch - 1
     assert trained.history["val_loss"][best] == pytest.approx(loss, rel=1e-5)
@@ -145,6 +146,19 @@ def test_diverging_ends_with_a_result():
     trained = train("--train.learning_rate=1e9")
     assert not math.isfinite(trained.history["loss"][-1])
     assert trained.probabilities.shape == (48, 2)
+
+
+@pytest.mark.parametrize("augment", ["false", "true"])
+def test_what_was_trained_before_does_not_matter(augment):
+    """Graphs are kept and used again; weights, momentum, dropout and augmentation start afresh."""
+    arguments = [f"--train.augment={augment}", "--model.activation=swish"]
+    first = train(*arguments)
+    other = train(*arguments, "--model.kernel_initializer=lecun_uniform", "--train.learning_rate=1e9")
+    again = train(*arguments)
+    assert again.history == first.history
+    np.testing.assert_array_equal(again.probabilities, first.probabilities)
+    assert not math.isfinite(other.history["loss"][-1])
+    assert [layer.name for layer in again.model.layers] == [layer.name for layer in first.model.layers]
 
 
 def test_augmentation_changes_training_alone():

@@ -8,6 +8,8 @@ import keras
 from pipeline.models import simple_cnn
 from pipeline.params import ModelParams
 
+# Parameters that decide a network's initial weights, but not what it computes.
+INITIALIZERS = ("kernel_initializer", "bias_initializer")
 BUILDERS = {"simple_cnn": simple_cnn.build}
 
 

@@ -39,7 +39,7 @@ class Loaded:
 
 
 def log(model: keras.Model, prepared: Prepared, metrics: Mapping[str, float]) -> str:
-    """Log a network and what it scores to the open run, without the optimizer's state.
+    """Log a network, which need not be compiled, and what it scores to the open run.
 
     The steps of MLflow's own `log_model` but one: that loads each model again to try its input example, which
     would take as long here as the rest of the recording; the tests do it once for all.
@@ -61,7 +61,7 @@ def log(model: keras.Model, prepared: Prepared, metrics: Mapping[str, float]) ->
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, NAME)
         mlflow.tensorflow.save_model(
-            keras.Model(model.inputs, model.outputs, name=model.name),
+            model,
             folder,
             mlflow_model=described,
             signature=_signature(prepared),
