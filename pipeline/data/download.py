@@ -1,19 +1,13 @@
-"""Downloads of one file over http(s): resumed, checked, and never half-used.
+"""Downloads of one file over http(s): resumed, checked, and never half-used (cached.py keeps it)."""
 
-Beside the complete file `NAME` of the cache folder stand `NAME.json` (what is known of it), `NAME.lock`
-(empty; held by the process that downloads) and, until the file is complete, `NAME.part` (what came so far).
-"""
-
-import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,25 +15,11 @@ import requests
 import urllib3
 from tqdm import tqdm
 
+from pipeline.data.cached import Entry, Known, Remote, mismatch, say
 from pipeline.errors import UserError
 
 _CHUNK = 1 << 18  # most bytes taken from the connection at once
 _TRIES = 4  # requests in a row of which none but the first brings anything new, before we give up
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file behind an address.
-
-    Attributes:
-        url: http or https.
-        size: Its bytes, where known beforehand.
-        sha256: Its SHA-256 in hexadecimal, where known beforehand.
-    """
-
-    url: str
-    size: int | None = None
-    sha256: str | None = None
 
 
 # Size and hash: huggingface/datasets, datasets/cats_vs_dogs/dataset_infos.json; gomlx/gomlx's dogsvscats
@@ -81,7 +61,7 @@ def fetch(
         UserError: The URL cannot be downloaded from, the server refuses or keeps failing, the file is not
             the expected one, or the disk cannot take it.
     """
-    entry = _Entry(folder / _file_name(remote.url))
+    entry = Entry(folder / _file_name(remote.url))
     try:
         if entry.holds(remote):
             return entry.path
@@ -95,88 +75,11 @@ def fetch(
     return entry.path
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is known of a file, kept as JSON.
-
-    Attributes:
-        validator: What the server calls this version of the file: a strong ETag, or Last-Modified. Without
-            one a part cannot be resumed.
-        size: Bytes of the whole file, where announced.
-        sha256: Of the complete, checked file; None while there is only a part.
-    """
-
-    validator: str | None = None
-    size: int | None = None
-    sha256: str | None = None
-
-
-class _Entry:
-    """One file of the cache folder, with what stands beside it."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.part = path.with_name(path.name + ".part")
-        self._record = path.with_name(path.name + ".json")
-        self._lock = path.with_name(path.name + ".lock")
-
-    def holds(self, remote: Remote) -> bool:
-        """Whether the complete file is here, and is the one that `remote` means."""
-        known = self.known()
-        return (
-            known.sha256 is not None
-            and self.path.is_file()
-            and self.path.stat().st_size == known.size
-            and _mismatch(remote, known.size, known.sha256) is None
-        )
-
-    def known(self) -> _Known:
-        try:
-            return _Known(**json.loads(self._record.read_text("utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):  # none yet, or a crash cut it short
-            return _Known()
-
-    def have(self) -> int:
-        """Bytes of the part on disk."""
-        return self.part.stat().st_size if self.part.exists() else 0
-
-    def note(self, known: _Known) -> None:
-        self._record.write_text(json.dumps(asdict(known)), "utf-8")
-
-    def start(self, known: _Known) -> None:
-        """Empties the part; first, as it must never stand beside the validator of another version."""
-        self.part.write_bytes(b"")
-        self.note(known)
-
-    def drop(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.note(_Known())
-
-    def complete(self, known: _Known) -> None:
-        """Moves the part into place; a crash at any point leaves either all of the part or the file."""
-        self.path.unlink(missing_ok=True)  # an earlier file, which the new record must not speak for
-        self.note(known)
-        self.part.replace(self.path)
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other processes and threads out; the system lets go of the lock when a process dies."""
-        import fcntl  # POSIX only: imported here so that everything but downloads runs elsewhere too
-
-        with self._lock.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _say(f"Waiting for another process that downloads {self.path.name}.")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-
 class _Interrupted(Exception):
     """A try failed in a way that may pass; the text says how."""
 
 
-def _download(remote: Remote, entry: _Entry, pause: float, timeout: float) -> None:
+def _download(remote: Remote, entry: Entry, pause: float, timeout: float) -> None:
     """Brings the part to its full length.
 
     Only tries that bring nothing new are counted, so a long file comes through a line that keeps breaking.
@@ -195,11 +98,11 @@ def _download(remote: Remote, entry: _Entry, pause: float, timeout: float) -> No
                 f"{_shown(remote.url)} could not be downloaded: {reason} ({_TRIES} tries). "
                 f"{_progress(entry)} Check the connection, then give the same command again."
             )
-        _say(f"{reason}; trying again.")
+        say(f"{reason}; trying again.")
         time.sleep(pause * 2 ** (failures - 1))
 
 
-def _transfer(remote: Remote, entry: _Entry, timeout: float) -> None:
+def _transfer(remote: Remote, entry: Entry, timeout: float) -> None:
     """Makes one request for what is missing of the part, and adds the answer to it."""
     known = entry.known()
     have = entry.have() if known.validator else 0
@@ -218,7 +121,7 @@ def _transfer(remote: Remote, entry: _Entry, timeout: float) -> None:
         raise _Interrupted(f"the transfer broke off ({_root(error)})") from error
 
 
-def _begin(response: requests.Response, remote: Remote, entry: _Entry, have: int) -> int | None:
+def _begin(response: requests.Response, remote: Remote, entry: Entry, have: int) -> int | None:
     """Judges the answer to a request for all but the first `have` bytes, and makes the part ready for it.
 
     Returns:
@@ -234,7 +137,7 @@ def _begin(response: requests.Response, remote: Remote, entry: _Entry, have: int
     if status == 200:
         length = response.headers.get("Content-Length", "")
         size = _agreed(remote, int(length) if length.isdecimal() else None)
-        entry.start(_Known(_validator(response), size))
+        entry.start(Known(_validator(response), size))
         return size
     if have and status in (206, 416):
         if status == 206 and (rest := _continued(response, entry.known(), have)):
@@ -249,7 +152,7 @@ def _begin(response: requests.Response, remote: Remote, entry: _Entry, have: int
     )
 
 
-def _continued(response: requests.Response, known: _Known, have: int) -> _Known | None:
+def _continued(response: requests.Response, known: Known, have: int) -> Known | None:
     """What is known of the file after a 206 answer; None where it is not the rest of the part.
 
     If-Range leaves this to the server, but there are servers that ignore it.
@@ -261,7 +164,7 @@ def _continued(response: requests.Response, known: _Known, have: int) -> _Known 
     return replace(known, size=size) if known.size in (None, size) else None
 
 
-def _receive(response: requests.Response, entry: _Entry, size: int | None) -> None:
+def _receive(response: requests.Response, entry: Entry, size: int | None) -> None:
     have = entry.have()
     bar = tqdm(
         desc=entry.path.name,
@@ -281,14 +184,14 @@ def _receive(response: requests.Response, entry: _Entry, size: int | None) -> No
         raise _Interrupted(f"the server ended at byte {entry.have()} of {size}")
 
 
-def _accept(remote: Remote, entry: _Entry, check: Callable[[Path], None] | None) -> None:
+def _accept(remote: Remote, entry: Entry, check: Callable[[Path], None] | None) -> None:
     """Checks the part, and moves it into place or removes it."""
     with entry.part.open("rb+") as part:
         sha256 = hashlib.file_digest(part, "sha256").hexdigest()
         os.fsync(part.fileno())  # or a power cut could leave a complete name on missing bytes
     known, size = entry.known(), entry.have()
     expected = replace(remote, size=known.size) if remote.size is None else remote
-    problem = _mismatch(expected, size, sha256)
+    problem = mismatch(expected, size, sha256)
     if problem is None and check is not None:
         try:
             check(entry.part)
@@ -302,15 +205,6 @@ def _accept(remote: Remote, entry: _Entry, check: Callable[[Path], None] | None)
             "is damaged or has been replaced."
         )
     entry.complete(replace(known, size=size, sha256=sha256))
-
-
-def _mismatch(remote: Remote, size: int | None, sha256: str) -> str | None:
-    """What tells a file of this size and hash from the one that `remote` means; None where nothing does."""
-    if remote.size not in (None, size):
-        return f"it has {size} bytes instead of {remote.size}."
-    if remote.sha256 is not None and remote.sha256.lower() != sha256:
-        return f"its SHA-256 is {sha256} instead of {remote.sha256}."
-    return None
 
 
 def _agreed(remote: Remote, announced: int | None) -> int | None:
@@ -348,7 +242,7 @@ def _shown(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _progress(entry: _Entry) -> str:
+def _progress(entry: Entry) -> str:
     known, have = entry.known(), entry.have()
     if not have:
         return "Nothing has come yet."
@@ -358,7 +252,7 @@ def _progress(entry: _Entry) -> str:
     return f"{came} and are kept in {entry.part}: the same command resumes there."
 
 
-def _disk_problem(error: OSError, remote: Remote, entry: _Entry) -> str:
+def _disk_problem(error: OSError, remote: Remote, entry: Entry) -> str:
     folder = entry.path.parent
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"No room in {folder} for {_shown(remote.url)}. {_progress(entry)} Make room first."
@@ -370,7 +264,3 @@ def _root(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return str(error) or type(error).__name__
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
