@@ -24,11 +24,10 @@ def run(params: Params):
     name, alias = params.register_.name, params.register_.alias
     with runs.run("register", params, {"step": "register", "registered_run_id": run_id}):
         champion = registry.champion(name, alias)
+        takes, reason = _verdict(params, run_id, champion)
         version = registry.version_of(name, run_id)
         if version is None:
-            tags = _tags(run_id, uri)
-            version = registry.add(name, uri, run_id, _description(run_id, uri), tags)
-        takes, reason = _verdict(params, run_id, champion)
+            version = registry.add(name, uri, run_id, _description(run_id, uri), _tags(run_id, uri))
         registry.set_tags(version, {"champion_reason": reason})
         if takes:
             registry.set_alias(name, alias, version)
@@ -60,7 +59,7 @@ def _verdict(params: Params, run_id: str, champion) -> tuple[bool, str]:
     from pipeline.tracking import models, runs
 
     alias, metric = params.register_.alias, params.sweep.metric
-    score = runs.get(run_id).data.metrics[f"report/{metric}"]
+    score = _scores(runs.get(run_id))[metric]
     if champion is None:
         return True, f"there was no {alias}; {metric} {score:.4f} on the validation split"
     if champion.run_id == run_id:
@@ -82,16 +81,17 @@ def _verdict(params: Params, run_id: str, champion) -> tuple[bool, str]:
     return score > theirs, f"{'better' if score > theirs else 'not better'}: {compared}"
 
 
+def _scores(run) -> dict[str, float]:
+    """What a run reports of its best epoch on the validation split."""
+    metrics = sorted(run.data.metrics.items())
+    return {key.removeprefix("report/"): value for key, value in metrics if key.startswith("report/")}
+
+
 def _tags(run_id: str, uri: str) -> dict[str, str]:
     from pipeline.tracking import models, runs
 
-    run = runs.get(run_id)
-    scores = {
-        key.replace("/", "_"): f"{value:.6f}"
-        for key, value in run.data.metrics.items()
-        if key.startswith("report/")
-    }
     model = models.describe(uri)
+    scores = {f"validation_{key}": f"{value:.6f}" for key, value in _scores(runs.get(run_id)).items()}
     return {"classes": ", ".join(model["classes"]), "data_digest": model["data_digest"], **scores}
 
 
@@ -101,7 +101,6 @@ def _description(run_id: str, uri: str) -> str:
 
     run = runs.get(run_id)
     model = models.describe(uri)
-    metrics = {key: value for key, value in run.data.metrics.items() if key.startswith("report/")}
     sections = ("seed", "data", "model", "train")
     params = {key: value for key, value in run.data.params.items() if key.split(".")[0] in sections}
     return "\n".join(
@@ -113,7 +112,7 @@ def _description(run_id: str, uri: str) -> str:
             "",
             "| on the validation split | |",
             "| --- | --- |",
-            *(f"| {key.removeprefix('report/')} | {value:.4f} |" for key, value in sorted(metrics.items())),
+            *(f"| {key} | {value:.4f} |" for key, value in _scores(run).items()),
             "",
             "| parameter | |",
             "| --- | --- |",
