@@ -55,17 +55,10 @@ def bare(executor: Executor, count: int) -> None:
         images[start : start + len(done)] = done
 
 
-def prepare_afresh(photos: Path) -> None:
-    """Prepares the photos in a folder of their own."""
-    with tempfile.TemporaryDirectory() as cache, contextlib.redirect_stdout(io.StringIO()):
+def run_prepare(photos: Path, cache: str) -> None:
+    """Prepares the photos, or finds them prepared in `cache`, without its lines on the console."""
+    with contextlib.redirect_stdout(io.StringIO()):
         prepare(section(photos, cache), seed=42)
-
-
-def prepare_again(photos: Path) -> float:
-    """Seconds that a second `prepare` takes, with nothing changed."""
-    with tempfile.TemporaryDirectory() as cache, contextlib.redirect_stdout(io.StringIO()):
-        prepare(section(photos, cache), seed=42)
-        return seconds(partial(prepare, section(photos, cache), seed=42))
 
 
 def section(photos: Path, cache: str) -> SimpleNamespace:
@@ -111,21 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     count, workers = len(_source.pictures), cores()
     print(f"{count:,} pictures to {SIZE} px on {workers} cores, load {os.getloadavg()[0]:.1f}")
     with (
+        tempfile.TemporaryDirectory() as scratch,
         ProcessPoolExecutor(workers, mp_context=get_context("fork")) as processes,
         ThreadPoolExecutor(workers) as threads,
     ):
         list(processes.map(decode_and_resize, range(workers), range(1, workers + 1)))
-        ways = {
-            "bare, threads": partial(bare, threads, count),
-            "bare, processes": partial(bare, processes, count),
-            "prepare": partial(prepare_afresh, options.photos),
-        }
-        times = {name: [] for name in ways}
-        for _ in range(options.rounds):
-            for name, way in ways.items():
-                times[name].append(seconds(way))
+        times = {"bare, threads": [], "bare, processes": [], "prepare": []}
+        for turn in range(options.rounds):
+            cache = f"{scratch}/{turn}"
+            times["bare, threads"].append(seconds(partial(bare, threads, count)))
+            times["bare, processes"].append(seconds(partial(bare, processes, count)))
+            times["prepare"].append(seconds(partial(run_prepare, options.photos, cache)))
+        again = seconds(partial(run_prepare, options.photos, cache))
     report(times, count)
-    print(f"a second prepare with nothing changed: {prepare_again(options.photos):.2f} s")
+    print(f"a second prepare with nothing changed: {again:.2f} s")
     print(f"tensorflow imported by prepare: {'yes' if 'tensorflow' in sys.modules else 'no'}")
 
 

@@ -109,7 +109,7 @@ def test_kaggles_unlabelled_folder_is_noted_and_left(make):
     source = opened(make(named("train/cat.0.jpg", "train/dog.0.jpg", "test1/1.jpg", "test1/2.jpg")))
     assert labels(source) == {"train/cat.0.jpg": "cat", "train/dog.0.jpg": "dog"}
     assert source.rejected == ()
-    assert source.notes == ("folder 'test1' has 2 pictures without labels, ignored",)
+    assert source.notes == ("pictures without labels in 'test1', ignored: 2",)
 
 
 def test_labels_are_folder_names_verbatim(make):
@@ -131,7 +131,7 @@ def test_what_is_no_picture_is_counted(make):
     assert set(labels(source)) == {"Cat/1.jpg", "Dog/1.jpg"}
     assert source.rejected == ()
     (note,) = source.notes
-    assert note.startswith("5 files that are no pictures ignored")
+    assert note.startswith("files that are no pictures, ignored: 5")
 
 
 def test_an_empty_folder_is_noted(make):
@@ -203,7 +203,7 @@ def test_names_without_labels(make):
 @pytest.mark.parametrize("names", [["cat/1.jpg", "cat/2.jpg"], ["cat.1.jpg", "cat.2.jpg"], ["a/cat/1.jpg"]])
 def test_one_class_is_named(make, names):
     text = refusal(make(named(*names)))
-    assert f"only one class, 'cat', with {len(names)} pictures" in text
+    assert f"only one class, 'cat' ({len(names)} of {len(names)} pictures)" in text
     assert "at least two are needed" in text
 
 
@@ -422,7 +422,7 @@ def test_of_duplicate_names_the_last_counts(tmp_path):
         archive.writestr("cat/1.jpg", b"later")
     source = opened(path)
     assert source.pictures[0].read() == b"later"
-    assert source.notes == ("1 files of the zip have the name of a later one, ignored",)
+    assert source.notes == ("files of the zip that a later one of the same name hides, ignored: 1",)
 
 
 def test_utf8_names_without_the_flag_that_says_so(tmp_path):

@@ -110,7 +110,7 @@ def test_every_split_has_a_picture_of_every_class_even_with_large_groups():
 def test_a_group_counts_for_the_class_of_its_lowest_label():
     # Both of dog's own pictures are identical to cats: dog has none of its own to split.
     names, labels = [*digests(9), "same", "same", "also", "also"], np.array([0] * 9 + [0, 1, 0, 1])
-    with pytest.raises(UserError, match="class 'dog' has 0 pictures"):
+    with pytest.raises(UserError, match="class 'dog' has 0 different pictures"):
         assign(names, labels, ["cat", "dog"], 0.2, 0.2, seed=1)
 
 
@@ -119,20 +119,20 @@ def test_a_class_too_small_for_three_splits():
     with pytest.raises(UserError) as raised:
         assign(digests(6), labels, ["cat", "dog"], 0.2, 0.2, seed=1)
     assert str(raised.value) == (
-        "class 'dog' has 2 pictures (identical ones count once), too few to split into train, validation, test: "
-        "it needs at least 3; add pictures or set data.test=0"
+        "class 'dog' has 2 different pictures, too few to split into train, validation, "
+        "test: it needs at least 3; add pictures or set data.test=0"
     )
     assert sizes(assign(digests(6), labels, ["cat", "dog"], 0.2, 0.0, seed=1), labels, 1) == (1, 1, 0)
 
 
 def test_a_class_too_small_for_two_splits():
-    with pytest.raises(UserError, match="class 'dog' has 1 pictures .* at least 2; add pictures$"):
+    with pytest.raises(UserError, match=r"class 'dog' has 1 picture, .* at least 2; add pictures$"):
         assign(digests(5), np.array([0, 0, 0, 0, 1]), ["cat", "dog"], 0.2, 0.0, seed=1)
 
 
 def test_identical_pictures_count_once():
     names, labels = [*digests(4), "same", "same", "same"], np.array([0, 0, 0, 0, 1, 1, 1])
-    with pytest.raises(UserError, match="class 'dog' has 1 pictures"):
+    with pytest.raises(UserError, match="class 'dog' has 1 picture"):
         assign(names, labels, ["cat", "dog"], 0.2, 0.2, seed=1)
 
 
@@ -145,7 +145,7 @@ def test_fractions_that_cannot_be(validation, test):
 
 
 def test_a_limit_is_named_where_it_made_a_class_small():
-    with pytest.raises(UserError, match="class 'cat' has 2 pictures .* raise data.limit=4"):
+    with pytest.raises(UserError, match=r"class 'cat' has 2 different pictures, .* raise data.limit=4"):
         check_sizes({"cat": 2, "dog": 2}, 0.2, limit=4)
 
 

@@ -53,28 +53,32 @@ class Decoded:
 def write_images(pictures: Sequence[Picture], size: int, file: BinaryIO) -> Decoded:
     """Decodes pictures and writes them, resized, as one .npy array: uint8 (n, size, size, 3), n those kept.
 
-    Memory holds a few chunks of 32 pictures for each core, however many there are.
+    Each chunk of pictures is written by who decodes it, where it belongs if none is rejected; after a
+    rejection the following chunks are moved down. Memory holds one chunk for each core. The file is written,
+    not mapped: on a full disk a write fails with an error, a map with SIGBUS.
 
     Args:
         pictures: In the order of the array.
         size: Side of the square, px.
-        file: Open for writing, at its start. Rows are written in order, not mapped: on a full disk a write
-            fails with an error, a map with SIGBUS.
+        file: Open for reading and writing, empty, unbuffered.
 
     Raises:
         OSError: The file cannot be written.
         UserError: A process that decodes was killed.
     """
-    everything = Decoded([], [], [])
     _write_header(file, len(pictures), size)
-    start = file.tell()
+    start, row = file.tell(), 3 * size * size
+    everything = Decoded([], [], [])
     with tqdm(total=len(pictures), desc="prepare", unit=" pictures", mininterval=0.5, disable=None) as bar:
-        for images, decoded in _in_order(pictures, size):
-            file.write(images)
+        for first, decoded in _in_order(pictures, size, file.fileno(), start):
+            if len(everything.kept) < first:
+                chunk = os.pread(file.fileno(), row * len(decoded.kept), start + row * first)
+                _write_at(file.fileno(), chunk, start + row * len(everything.kept))
             everything.kept.extend(decoded.kept)
             everything.digests.extend(decoded.digests)
             everything.rejected.extend(decoded.rejected)
             bar.update(len(decoded.kept) + len(decoded.rejected))
+    file.truncate(start + row * len(everything.kept))
     file.seek(0)
     _write_header(file, len(everything.kept), size)
     assert file.tell() == start, "numpy leaves room in the header for another count"
@@ -86,19 +90,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _in_order(pictures: Sequence[Picture], size: int) -> Iterator[tuple[np.ndarray, Decoded]]:
-    """Decodes chunks on all cores, and no more than two ahead for each core."""
+def _in_order(pictures: Sequence[Picture], size: int, file: int, start: int) -> Iterator[tuple[int, Decoded]]:
+    """Decodes and writes chunks on all cores; yields the index of each one's first picture, and the rest."""
     length = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size * size)))
     workers = min(cores(), -(-len(pictures) // length))
     with _shared(pictures) as number, _executor(workers) as executor:
         pending = deque()
         try:
-            for start in range(0, len(pictures), length):
-                pending.append(executor.submit(_decode_chunk, number, start, start + length, size))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
+            for first in range(0, len(pictures), length):
+                chunk = executor.submit(_decode_chunk, number, first, first + length, size, file, start)
+                pending.append((first, chunk))
             while pending:
-                yield pending.popleft().result()
+                first, chunk = pending.popleft()
+                yield first, chunk.result()
         except BrokenExecutor as error:
             raise UserError(
                 "a process that decodes pictures was killed, most likely because memory ran out: try again "
@@ -135,21 +139,38 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _decode_chunk(number: int, start: int, stop: int, size: int) -> tuple[np.ndarray, Decoded]:
-    """Decodes the pictures start .. stop - 1 of a pass."""
-    pictures = _passes[number][start:stop]
+def _decode_chunk(number: int, first: int, stop: int, size: int, file: int, start: int) -> Decoded:
+    """Decodes the pictures first .. stop - 1 of a pass, and writes those that can be, without holes.
+
+    Args:
+        number: Of the pass.
+        first: Index of the first picture.
+        stop: Index after the last one.
+        size: Side of the square, px.
+        file: Descriptor of the file that the array is written to.
+        start: Where in it the array's row 0 begins.
+    """
+    pictures = _passes[number][first:stop]
     images = np.empty((len(pictures), size, size, 3), np.uint8)
     decoded = Decoded([], [], [])
-    for index, picture in enumerate(pictures, start):
+    for index, picture in enumerate(pictures, first):
         try:
             image = decode(picture.read())
         except UnreadablePicture as error:
             decoded.rejected.append(Rejection(picture.name, str(error)))
             continue
-        images[len(decoded.kept)] = resize(image, size)
+        images[len(decoded.kept)] = resized = resize(image, size)
         decoded.kept.append(index)
-        decoded.digests.append(pixel_digest(image))
-    return images[: len(decoded.kept)], decoded
+        decoded.digests.append(pixel_digest(image, resized))
+    _write_at(file, images[: len(decoded.kept)], start + first * 3 * size * size)
+    return decoded
+
+
+def _write_at(file: int, data: np.ndarray | bytes, position: int) -> None:
+    rest = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    while rest:  # a disk that is nearly full takes a part, and refuses the next
+        written = os.pwrite(file, rest, position)
+        rest, position = rest[written:], position + written
 
 
 def _write_header(file: BinaryIO, count: int, size: int) -> None:

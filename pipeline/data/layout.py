@@ -193,10 +193,9 @@ def _by_folder(where: str, tree: _Tree, base: str) -> dict[str, str]:
 def _check_classes(where: str, labels: dict[str, str], strays: int) -> None:
     classes = set(labels.values())
     if len(classes) < 2:
-        beside = f" ({strays:,} more carry no label)" if strays else ""
         raise UserError(
-            f"{where} has only one class, {classes.pop()!r}, with {len(labels):,} pictures{beside}; at least "
-            f"two are needed. Allowed: {LAYOUTS}"
+            f"{where} has only one class, {classes.pop()!r} ({len(labels):,} of {len(labels) + strays:,} "
+            f"pictures); at least two are needed. Allowed: {LAYOUTS}"
         )
 
 
@@ -204,12 +203,12 @@ def _unused(
     tree: _Tree, base: str, unlabelled: Collection[str], folders: Collection[str], others: Collection[str]
 ) -> Iterator[str]:
     for folder in unlabelled:
-        yield f"folder {folder!r} has {tree.sizes[folder]:,} pictures without labels, ignored"
+        yield f"pictures without labels in {folder!r}, ignored: {tree.sizes[folder]:,}"
     for folder in sorted(folders):
         if posixpath.dirname(folder) == base and not tree.sizes[folder] and not is_hidden(folder):
             yield f"folder {folder!r} has no pictures, ignored"
     if others:
-        yield f"{len(others):,} files that are no pictures ignored ({_some(sorted(others))})"
+        yield f"files that are no pictures, ignored: {len(others):,} ({_some(sorted(others))})"
 
 
 def _no_pictures(where: str, others: Collection[str]) -> str:

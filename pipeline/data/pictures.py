@@ -37,6 +37,8 @@ _DECODER_ERRORS = (
     Warning,  # where the caller has made errors of them
 )
 
+HALF_A_DIGEST = 16  # hexadecimal digits
+
 # The EXIF orientation says how the camera was held; this undoes it.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -107,18 +109,25 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def pixel_digest(image: Image.Image) -> str:
-    """Names an RGB image by its full-size pixels, width and height: 32 hexadecimal digits.
+def pixel_digest(image: Image.Image, resized: np.ndarray) -> str:
+    """Names a picture by its pixels: the same pixels have the same name in any encoding.
 
-    Hashed are the CRC-32s of the four quarters, top to bottom, not the pixels themselves: SHA-256 of every
-    pixel costs as much as a fifth of decoding and resizing, this a twentieth. A false match takes equal
-    CRCs in all four: 1 in 2^128 for unrelated pictures, 1 in 2^32 for two that differ in one quarter alone,
-    none where they differ in one pixel. Nothing here defends against forged matches.
+    The first half hashes width, height and the middle row in full size, so it is the same at any
+    `image_size`; the second hashes all that a model gets to see. Hashing every full-size pixel instead cost
+    `prepare` an eighth of its speed, to tell apart what no model can: a picture keeps its name when it is
+    changed so little, off that row, that no resized pixel changes.
+
+    Args:
+        image: RGB, in full size.
+        resized: What `resize` made of it.
+
+    Returns:
+        Twice `HALF_A_DIGEST` hexadecimal digits.
     """
-    pixels = memoryview(image.tobytes())
-    quarter = -(-len(pixels) // 4)
-    sums = [zlib.crc32(pixels[start : start + quarter]) for start in range(0, len(pixels), quarter)]
-    return hashlib.sha256(repr((image.size, sums)).encode()).hexdigest()[:32]
+    middle = image.height // 2
+    row = image.crop((0, middle, image.width, middle + 1)).tobytes()
+    full_size = hashlib.sha256(repr(image.size).encode() + row).hexdigest()
+    return full_size[:HALF_A_DIGEST] + hashlib.sha256(resized).hexdigest()[:HALF_A_DIGEST]
 
 
 def _check_pixels(pixels: int) -> None:

@@ -2,15 +2,19 @@
 
 A set lies in `<cache>/prepared/<key>/` (storage.py says what is in it). The key names the source's pictures
 and the parameters that shape the set, so that a second `prepare` finds it. 8,000 photos of 200 x 200 px take
-3 s on two cores, and 0.3 s to find again.
+3 s on two cores, and 0.2 s to find again.
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from pipeline.data import splits, storage
 from pipeline.data.decoding import write_images
@@ -55,16 +59,10 @@ def prepare(data: DataSection, seed: int) -> Prepared:
     print(f"source: {source.description}", *source.notes, sep="\n", flush=True)
     drawn = _draw(source, data, seed)
     folder = cache / "prepared" / _key(source, data, seed)
-    prepared = _find(folder)
-    if prepared is None:
-        needed = len(drawn) * (3 * data.image_size**2 + 500) + 50_000
-        with disk_errors(cache, needed), exclusive(folder.parent):
-            prepared = _find(folder)  # the process that held the lock may have made it
-            if prepared is None:
-                with appearing(folder) as partial:
-                    check_space(cache, needed)
-                    _make(partial, source, drawn, data, seed)
-                prepared = open_prepared(folder, verify=False)
+    try:
+        prepared = open_prepared(folder)
+    except DamagedPrepared:
+        prepared = _make_alone(folder, source, drawn, data, seed)
     if _too_many(prepared.rejected, source, len(drawn), data.max_rejected):
         raise UserError(_too_many_text(data.max_rejected, prepared.rejected, folder / "rejected.csv"))
     print(*_summary(prepared), sep="\n", flush=True)
@@ -88,47 +86,63 @@ def _key(source: Source, data: DataSection, seed: int) -> str:
     return hashlib.sha256(repr((storage.FORMAT, source.fingerprint, parameters)).encode()).hexdigest()[:16]
 
 
-def _find(folder: Path) -> Prepared | None:
-    """Opens a set, if it is there and whole."""
-    if not folder.exists():
-        return None
-    try:
-        return open_prepared(folder)
-    except DamagedPrepared as error:
-        print(f"the prepared pictures in {folder} are damaged ({error}): they are made again", flush=True)
-        return None
+def _make_alone(
+    folder: Path, source: Source, drawn: Sequence[Picture], data: DataSection, seed: int
+) -> Prepared:
+    """Makes a set while no other process can, and all or nothing."""
+    cache = Path(data.cache)
+    needed = len(drawn) * (3 * data.image_size**2 + 500) + 50_000
+    with disk_errors(cache, needed), exclusive(folder.parent):
+        try:
+            return open_prepared(folder)  # the process that held the lock may have made it
+        except DamagedPrepared as error:
+            if folder.exists():
+                print(f"the prepared pictures in {folder} are damaged ({error}): made again", flush=True)
+        with appearing(folder) as partial:
+            check_space(cache, needed)
+            _make(partial, source, drawn, data, seed)
+        return open_prepared(folder, verify=False)
 
 
 def _make(partial: Path, source: Source, drawn: Sequence[Picture], data: DataSection, seed: int) -> None:
     """Decodes, splits and saves pictures into an empty folder."""
-    with (partial / storage.IMAGES).open("wb") as file:
+    with (partial / storage.IMAGES).open("x+b", buffering=0) as file, ThreadPoolExecutor(1) as background:
         decoded = write_images(drawn, data.image_size, file)
-    rejected = sorted((*source.rejected, *decoded.rejected), key=lambda picture: picture.name)
-    listed = Path(data.cache) / "rejected.csv"  # outlives the folder where this fails
-    if _too_many(rejected, source, len(drawn), data.max_rejected):
-        storage.save_rejected(listed, rejected)
-        raise UserError(_too_many_text(data.max_rejected, rejected, listed))
-    kept = [drawn[index] for index in decoded.kept]
+        flushed = background.submit(os.fsync, file.fileno())  # the disk is busy while the rest is computed
+        rejected = sorted((*source.rejected, *decoded.rejected), key=lambda picture: picture.name)
+        listed = Path(data.cache) / "rejected.csv"  # outlives the folder where this fails
+        if _too_many(rejected, source, len(drawn), data.max_rejected):
+            storage.save_rejected(listed, rejected)
+            raise UserError(_too_many_text(data.max_rejected, rejected, listed))
+        kept = [drawn[index] for index in decoded.kept]
+        try:
+            assigned = _assign(drawn, kept, decoded.digests, data, seed)
+        except UserError as error:
+            if not rejected:
+                raise
+            storage.save_rejected(listed, rejected)
+            raise UserError(f"{error}. {_left_out(rejected, listed)}") from error
+        storage.save(
+            partial,
+            names=[picture.name for picture in kept],
+            labels=[picture.label for picture in kept],
+            splits=assigned,
+            digests=decoded.digests,
+            rejected=rejected,
+            image_size=data.image_size,
+            about=_about(source, data, seed),
+        )
+        flushed.result()
+
+
+def _assign(
+    drawn: Sequence[Picture], kept: Sequence[Picture], digests: Sequence[str], data: DataSection, seed: int
+) -> list[str]:
+    """The split of each picture that could be decoded. A class of which none could is still a class."""
     classes = sorted({picture.label for picture in drawn})
-    labels = [picture.label for picture in kept]
-    numbers = [classes.index(label) for label in labels]
-    try:
-        assigned = splits.assign(decoded.digests, numbers, classes, data.validation, data.test, seed)
-    except UserError as error:
-        if not rejected:
-            raise
-        storage.save_rejected(listed, rejected)
-        raise UserError(f"{error}. {_left_out(rejected, listed)}") from error
-    storage.save(
-        partial,
-        names=[picture.name for picture in kept],
-        labels=labels,
-        splits=assigned.tolist(),
-        digests=decoded.digests,
-        rejected=rejected,
-        image_size=data.image_size,
-        about=_about(source, data, seed),
-    )
+    number = {label: index for index, label in enumerate(classes)}
+    labels = np.array([number[picture.label] for picture in kept])
+    return splits.assign(digests, labels, classes, data.validation, data.test, seed).tolist()
 
 
 def _about(source: Source, data: DataSection, seed: int) -> dict[str, Any]:
@@ -171,25 +185,26 @@ def _summary(prepared: Prepared) -> list[str]:
     if prepared.rejected:
         lines.append(_left_out(prepared.rejected, prepared.path / "rejected.csv"))
     if prepared.identical:
-        copies = sum(map(len, prepared.identical))
-        lines.append(
-            f"{copies:,} pictures are identical to others ({len(prepared.identical):,} groups): each "
-            "group is kept in one split"
-        )
+        groups, pictures = _counted(len(prepared.identical), "group"), sum(map(len, prepared.identical))
+        lines.append(f"{pictures:,} pictures in {groups} of identical ones, each kept in one split")
     for group in prepared.conflicts[:_SHOWN_CONFLICTS]:
         pictures = [
             f"{prepared.names[index]!r} ({prepared.classes[prepared.labels[index]]})" for index in group
         ]
         lines.append(f"{len(group):,} identical pictures carry different labels: {_few(pictures)}")
     if more := prepared.conflicts[_SHOWN_CONFLICTS:]:
-        lines.append(f"{len(more):,} more groups of identical pictures carry different labels")
+        lines.append(f"and {_counted(len(more), 'group')} more with different labels")
     return lines
 
 
 def _left_out(rejected: Sequence[Rejection], listed: Path) -> str:
     kinds = Counter(picture.reason.partition(":")[0] for picture in rejected)
     reasons = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return f"{len(rejected):,} pictures left out, listed in {listed.absolute()}: {reasons}"
+    return f"{_counted(len(rejected), 'picture')} left out, listed in {listed.absolute()}: {reasons}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _few(texts: Sequence[str], most: int = 10) -> str:

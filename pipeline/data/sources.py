@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,7 +124,9 @@ def _from_zip(path: Path) -> Source:
     }
     notes = ()
     if archive.duplicates:
-        notes = (f"{archive.duplicates:,} files of the zip have the name of a later one, ignored",)
+        notes = (
+            f"files of the zip that a later one of the same name hides, ignored: {archive.duplicates:,}",
+        )
     readers = {name: partial(archive.read, name) for name in stamps}
     others = archive.members.keys() - stamps.keys()
     return _arranged(path, readers, archive.folders, others, _fingerprint("zip", stamps.items()), notes)
@@ -138,7 +140,15 @@ def _from_folder(root: Path) -> Source:
     return _arranged(root, readers, tree.folders, tree.others, _fingerprint("folder", stamps), notes)
 
 
-def _arranged(path: Path, readers: dict[str, Callable], folders, others, fingerprint: str, notes) -> Source:
+def _arranged(
+    path: Path,
+    readers: dict[str, Callable[[], bytes]],
+    folders: Collection[str],
+    others: Collection[str],
+    fingerprint: str,
+    notes: tuple[str, ...],
+) -> Source:
+    """Gives what was listed its labels."""
     layout = arrange(_valid(str(path)), readers, folders, others)
     return Source(
         description=layout.description,

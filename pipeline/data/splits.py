@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.data.pictures import HALF_A_DIGEST
 from pipeline.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -27,7 +28,7 @@ def assign(
     near as groups of identical pictures allow, and at least one.
 
     Args:
-        digests: One for each picture, length n; equal for identical pictures.
+        digests: `pixel_digest` of each picture, length n; equal for identical pictures.
         labels: int (n,), indices into `classes`.
         classes: Names of the classes.
         validation: Fraction, 0 < validation < 1.
@@ -45,7 +46,10 @@ def assign(
     for index, digest in enumerate(digests):
         groups[digest].append(index)
     by_class = defaultdict(list)
-    for digest in sorted(groups, key=lambda digest: _rank(seed, digest)):
+    # Ranked by the half that does not follow `image_size`: sizes are compared on the same pictures.
+    for digest in sorted(
+        groups, key=lambda digest: (_rank(seed, digest[:HALF_A_DIGEST]), _rank(seed, digest))
+    ):
         by_class[min(labels[index] for index in groups[digest])].append(digest)
     check_sizes({name: len(by_class[label]) for label, name in enumerate(classes)}, test)
     splits = np.full(len(digests), TRAIN, dtype=f"<U{len(VALIDATION)}")
@@ -107,9 +111,10 @@ def check_sizes(counts: dict[str, int], test: float, limit: int | None = None) -
         if count < len(wanted):
             mend = f"raise data.limit={limit}" if limit is not None else "add pictures"
             drop = " or set data.test=0" if test and count == len(wanted) - 1 else ""
+            pictures = "picture" if count == 1 else "different pictures"
             raise UserError(
-                f"class {name!r} has {count} pictures (identical ones count once), too few to split into "
-                f"{', '.join(wanted)}: it needs at least {len(wanted)}; {mend}{drop}"
+                f"class {name!r} has {count} {pictures}, too few to split into {', '.join(wanted)}: it needs "
+                f"at least {len(wanted)}; {mend}{drop}"
             )
 
 
