@@ -85,7 +85,7 @@ def open_source(source: str, cache: Path, sha256: str | None = None) -> Source:
 
 
 def _sample() -> Source:
-    from pipeline.data import sample
+    from pipeline.data import pen, sample
 
     def read(label: str, number: int) -> bytes:
         png = io.BytesIO()
@@ -97,13 +97,13 @@ def _sample() -> Source:
         for label in sample.CLASSES
         for number in range(sample.PICTURES_PER_CLASS)
     ]
-    program = Path(sample.__file__).read_text(encoding="utf-8")
+    program = [Path(module.__file__).read_text(encoding="utf-8") for module in (pen, sample)]
     return Source(
         description="sample: pictures drawn by this program, not photos",
         pictures=tuple(sorted(pictures, key=lambda picture: picture.name)),
         rejected=(),
         notes=(),
-        fingerprint=_fingerprint("sample", [program, *sample.CLASSES, sample.PICTURES_PER_CLASS]),
+        fingerprint=_fingerprint("sample", [*program, *sample.CLASSES, sample.PICTURES_PER_CLASS]),
     )
 
 
@@ -111,7 +111,7 @@ def _download(source: str, cache: Path, sha256: str | None) -> Path:
     from pipeline.data.download import DOGS_VS_CATS, Remote, fetch
 
     remote = DOGS_VS_CATS if source == "dogs-vs-cats" else Remote(source, sha256=sha256)
-    return fetch(remote, cache, check=check_zip)
+    return fetch(remote, cache / "downloads", check=check_zip)
 
 
 def _from_zip(path: Path) -> Source:
