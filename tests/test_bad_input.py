@@ -89,13 +89,14 @@ def test_too_many_unreadable_files(project):
 
 @pytest.mark.slow
 def test_names_in_other_scripts_with_spaces_and_very_long(project):
-    folder = pictures(project.path / "фото 猫", **{"кот": 9, "собака большая": 9})
+    folder = pictures(project.path / "фото 猫", **{"кот": 9, "собака большая": 9, "accuracy": 9})
     (folder / "кот" / "0.png").rename(folder / "кот" / ("ж" * 125 + "x.png"))
     result = project.run(
-        "train", "--data.source=фото 猫", "--data.image_size=16", "--train.epochs=1", PYTHONUTF8="1"
+        "main", "--data.source=фото 猫", "--data.image_size=16", "--train.epochs=1", PYTHONUTF8="1"
     )
     assert result.returncode == 0, result.stderr
-    assert "собака большая 9" in result.stdout
+    assert "27 pictures in 3 classes (accuracy 9, кот 9, собака большая 9)" in result.stdout
+    assert "ROC AUC" in result.stdout
 
 
 def test_evaluate_and_register_with_nothing_to_work_on(project):
