@@ -109,11 +109,15 @@ def test_run_that_does_not_exist(project):
     assert_user_error(project.run("register", "--register.run_id=abc"), "no run 'abc'")
 
 
-def test_tracking_server_that_does_not_answer(project):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    result = project.run("prepare", MLFLOW_TRACKING_URI=uri)
+@pytest.mark.parametrize("listening", [False, True])
+def test_tracking_server_that_does_not_answer(project, listening):
+    """Nothing is there, or something that takes the connection and then says nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listening:
+            server.listen()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        result = project.run("prepare", MLFLOW_TRACKING_URI=uri)
     assert_user_error(result, uri, "does not answer", "MLFLOW_TRACKING_URI")
     assert not (project.path / "data").exists()
 

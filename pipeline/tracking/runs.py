@@ -4,15 +4,14 @@ import json
 import logging
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -26,7 +25,7 @@ from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.params import Params
 
-SERVER_TIMEOUT = 5  # seconds that a tracking server has to take a connection
+SERVER_TIMEOUT = 10  # seconds that a tracking server has to answer its first request
 # Lines that a user cannot act on: the store's tables, and an environment without pip (uv makes none).
 QUIET = {
     "alembic": logging.WARNING,
@@ -41,21 +40,20 @@ def connect() -> None:
     """Check that the tracking store can be reached, and create the local one where there is none.
 
     Raises:
-        UserError: a tracking server that takes no connection within `SERVER_TIMEOUT` seconds, or a store
-            that MLflow cannot open.
+        UserError: a tracking server that gives no answer, whatever it is, within `SERVER_TIMEOUT` seconds,
+            or a store that MLflow cannot open.
     """
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
     uri = mlflow.get_tracking_uri()
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https"):
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    if uri.startswith(("http://", "https://")):
         try:
-            socket.create_connection((parts.hostname or "", port), SERVER_TIMEOUT).close()
-        except OSError as error:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT)
+        except requests.RequestException as error:
             raise UserError(
-                f"the tracking server {uri} does not answer: {error}; start it, or change or unset "
-                "MLFLOW_TRACKING_URI (unset: runs go to mlflow.db beside MLproject)"
+                f"the tracking server {uri} does not answer within {SERVER_TIMEOUT} s "
+                f"({type(error).__name__}); start it, or change or unset MLFLOW_TRACKING_URI (unset: runs go "
+                "to mlflow.db beside MLproject)"
             ) from None
     try:
         MlflowClient().search_experiments(max_results=1)
