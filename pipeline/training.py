@@ -126,7 +126,6 @@ def train(
         epochs=params.epochs,
         verbose=0,
         callbacks=[
-            keras.callbacks.TerminateOnNaN(),
             keras.callbacks.LearningRateScheduler(
                 lambda epoch: learning_rate(params.learning_rate, params.schedule, epoch + 1)
             ),
@@ -188,6 +187,8 @@ class _Best(keras.callbacks.Callback):
         if self.epoch == 0 or score > self._score:
             self._score, self.epoch = score, epoch + 1
             self.weights, self.probabilities = self.network.get_weights(), probabilities
+        if not math.isfinite(logs["loss"]):
+            self.model.stop_training = True  # no weights come back from that
         self.report(epoch + 1, {name: values[-1] for name, values in self.history.items()})
 
 

@@ -144,6 +144,7 @@ def test_early_stopping():
 
 def test_diverging_ends_with_a_result():
     trained = train("--train.learning_rate=1e9")
+    assert len(trained.history["loss"]) == 1, "no epoch is trained after the one that diverged"
     assert not math.isfinite(trained.history["loss"][-1])
     assert trained.probabilities.shape == (48, 2)
 
