@@ -215,6 +215,28 @@ def test_evaluate_takes_the_newest_run_with_its_own_pictures(swept, client, pare
     assert {"predictions.csv", "roc_curve.png", "confusion_matrix.png", "classification_report.txt"} <= names
 
 
+def test_one_training_gives_what_its_cell_gave(swept, client, cell_runs):
+    """To the last digit: a cell is a training, in another process and after other cells."""
+    result = swept.run("train", *SMALL, "--train.learning_rate=0.01", "--model.activation=relu")
+    assert result.returncode == 0, result.stderr
+    (alone,) = client.search_runs(["0"], "tags.step = 'train'")
+    cell = next(run for run in cell_runs if run.info.run_name == "LR_0.01-AC_ReLU")
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        histories = [client.get_metric_history(run.info.run_id, name) for run in (alone, cell)]
+        assert [point.value for point in histories[0]] == [point.value for point in histories[1]]
+
+
+def test_champion_of_another_size_is_measured_on_the_newcomers_pictures(swept, client):
+    assert swept.run("train", "--data.limit=120", "--data.image_size=16", "--train.epochs=1").returncode == 0
+    newest = client.search_runs(["0"], "tags.step = 'train'", order_by=["attributes.start_time DESC"])[0]
+    result = swept.run("register", f"--register.run_id={newest.info.run_id}")
+    assert result.returncode == 0, result.stderr
+    (version,) = client.search_model_versions(f"run_id = '{newest.info.run_id}'")
+    reason = version.tags["champion_reason"]
+    assert f"accuracy {newest.data.metrics['report/accuracy']:.4f} against" in reason
+    assert "some of which that one may have been trained on" in reason
+
+
 def test_main_chains_three_nested_runs(project):
     result = project.run("main", *SMALL)
     assert result.returncode == 0, result.stderr

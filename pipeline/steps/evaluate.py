@@ -33,6 +33,8 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     split = params.evaluate.split
     pictures = pictures or prepared.prepare(trained.data, trained.seed)
     model = models.load(uri)
+    if model.data_digest != pictures.digest:
+        print("the pictures have changed since the training: some of this split may have been trained on")
     with runs.run("evaluate", params, {"step": "evaluate", "evaluated_run_id": run_id}):
         runs.log_dataset(pictures, trained.data.source)
         result = evaluation.evaluate(model, pictures, split)

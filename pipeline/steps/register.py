@@ -3,8 +3,8 @@
     mlflow run . -e register
 
 Takes the best cell of the newest finished sweep, or of `register.run_id` (a sweep, a cell or a training).
-The alias moves only where the new version beats the one that has it, by `sweep.metric` on the same
-validation pictures; the reason is printed, and tagged on the version.
+The alias moves only where the new version beats the one that has it, by the metric that ranked the cells, on
+the same validation pictures; the reason is printed, and tagged on the version.
 """
 
 from pipeline.errors import UserError
@@ -24,7 +24,7 @@ def run(params: Params):
     name, alias = params.register_.name, params.register_.alias
     with runs.run("register", params, {"step": "register", "registered_run_id": run_id}):
         champion = registry.champion(name, alias)
-        takes, reason = _verdict(params, run_id, champion)
+        takes, reason = _verdict(params, run_id, uri, champion)
         version = registry.version_of(name, run_id)
         if version is None:
             version = registry.add(name, uri, run_id, _description(run_id, uri), _tags(run_id, uri))
@@ -52,33 +52,39 @@ def _best(run_id: str | None) -> str:
     return source.data.tags.get("best_run_id", source.info.run_id)
 
 
-def _verdict(params: Params, run_id: str, champion) -> tuple[bool, str]:
-    """Whether a run's model takes the alias from the champion, and why."""
+def _verdict(params: Params, run_id: str, uri: str, champion) -> tuple[bool, str]:
+    """Whether a run's model takes the alias from the champion, and why.
+
+    Both are measured here and now on the validation pictures of the run, by the metric that ranked it.
+    """
     from pipeline import evaluation
     from pipeline.data import prepared, splits
     from pipeline.tracking import models, runs
 
-    alias, metric = params.register_.alias, params.sweep.metric
-    score = _scores(runs.get(run_id))[metric]
-    if champion is None:
-        return True, f"there was no {alias}; {metric} {score:.4f} on the validation split"
-    if champion.run_id == run_id:
-        return True, f"it is the {alias} already; {metric} {score:.4f} on the validation split"
+    alias, run = params.register_.alias, runs.get(run_id)
+    metric = run.data.params["sweep.metric"]
+    if champion is None or champion.run_id == run_id:
+        why = f"there was no {alias}" if champion is None else f"it is the {alias} already"
+        return True, f"{why}; {metric} {_scores(run)[metric]:.4f} on the validation split"
     trained = runs.params_of(run_id, params)
     pictures = prepared.prepare(trained.data, trained.seed)
-    model = models.load(f"models:/{champion.name}/{champion.version}")
-    if model.classes != pictures.classes:
+    newcomer, holder = models.load(uri), models.load(f"models:/{champion.name}/{champion.version}")
+    if holder.classes != pictures.classes:
         return False, (
-            f"version {champion.version}, the {alias}, tells {', '.join(model.classes)} apart, this one "
+            f"version {champion.version}, the {alias}, tells {', '.join(holder.classes)} apart, this one "
             f"{', '.join(pictures.classes)}: set another register.name"
         )
-    theirs = evaluation.evaluate(model, pictures, splits.VALIDATION).report.scores()[metric]
-    seen = "" if model.data_digest == pictures.digest else ", some of which it may have been trained on"
-    compared = (
-        f"{metric} {score:.4f} against {theirs:.4f} of version {champion.version}, "
-        f"on the same validation split{seen}"
+    ours, theirs = (
+        evaluation.evaluate(model, pictures, splits.VALIDATION).report.scores()[metric]
+        for model in (newcomer, holder)
     )
-    return score > theirs, f"{'better' if score > theirs else 'not better'}: {compared}"
+    seen = (
+        "" if holder.data_digest == pictures.digest else ", some of which that one may have been trained on"
+    )
+    return ours > theirs, (
+        f"{'better' if ours > theirs else 'not better'}: {metric} {ours:.4f} against {theirs:.4f} of version "
+        f"{champion.version}, on the same validation pictures{seen}"
+    )
 
 
 def _scores(run) -> dict[str, float]:
