@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     """Evaluate a model and record it, on the pictures of its training where none are given."""
-    with importing_tensorflow():
-        from pipeline import evaluation
-        from pipeline.tracking import models
     from pipeline.data import prepared
     from pipeline.tracking import runs
 
     run_id = params.evaluate.run_id or _newest()
+    runs.get(run_id)  # before the seconds that TensorFlow takes
+    with importing_tensorflow():
+        from pipeline import evaluation
+        from pipeline.tracking import models
     uri = models.of_run(run_id)
     trained = runs.params_of(run_id, params)
     split = params.evaluate.split

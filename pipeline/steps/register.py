@@ -15,11 +15,11 @@ from pipeline.steps import command
 
 def run(params: Params):
     """Register a model; returns its version in MLflow's registry."""
-    with importing_tensorflow():
-        from pipeline.tracking import models
     from pipeline.tracking import registry, runs
 
     run_id = _best(params.register_.run_id)
+    with importing_tensorflow():
+        from pipeline.tracking import models
     uri = models.of_run(run_id)
     name, alias = params.register_.name, params.register_.alias
     with runs.run("register", params, {"step": "register", "registered_run_id": run_id}):
