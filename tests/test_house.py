@@ -65,7 +65,7 @@ def test_only_tracking_imports_mlflow():
     assert users
 
 
-def test_data_knows_no_network_library():
+def test_data_imports_neither_mlflow_nor_tensorflow():
     for module, path in MODULES.items():
         if module.startswith("pipeline.data"):
             names = {name.split(".")[0] for name in imports(path)}
@@ -108,7 +108,7 @@ def test_readme_names_the_pinned_mlflow():
     assert set(re.findall(r"mlflow==[\d.]+", (ROOT / "README.md").read_text())) == {pinned}
 
 
-def test_every_entry_point_is_a_step_with_help():
+def test_every_entry_point_is_a_step():
     entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
     steps = {path.stem for path in (ROOT / "pipeline/steps").glob("*.py")} - {"__init__"}
     assert set(entry_points) == steps

@@ -245,7 +245,10 @@ def test_main_chains_three_nested_runs(project):
     nested = client.search_runs(["0"], f"tags.mlflow.parentRunId = '{main.info.run_id}'")
     assert sorted(run.info.run_name for run in nested) == ["evaluate", "prepare", "train"]
     assert {run.info.status for run in [main, *nested]} == {"FINISHED"}
-    assert not list(project.path.glob("mlruns/*/*/artifacts/**/*.tmp"))
+    steps = {run.info.run_name: run for run in nested}
+    assert steps["evaluate"].data.tags["evaluated_run_id"] == steps["train"].info.run_id
+    assert "test/accuracy" in steps["evaluate"].data.metrics
+    assert steps["prepare"].data.metrics["pictures/train"] == 72  # 0.6 of 120
 
 
 def test_mlflow_run_passes_any_key_on(tmp_path):
