@@ -19,7 +19,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from pipeline.errors import UserError
-from pipeline.params import GRID, Params, leaves, lookup
+from pipeline.grid import Range
+from pipeline.params import GRID, Params
+from pipeline.sections import assign, leaves, lookup
 
 DEFAULTS = Path("params.yaml")
 
@@ -46,12 +48,16 @@ def load(arguments: Sequence[str] | None = None, defaults: Path = DEFAULTS) -> P
         print(help_text(raw))
         raise SystemExit(0)
     overrides = _parse(options)
-    raw = _merge(raw, overrides, replace=("sweep.grid",) if "sweep.grid" in options else ())
+    lists_and_ranges = [key for key in _keys() if key.startswith(GRID)]
+    raw = _merge(raw, overrides, replace=("sweep.grid",) if "sweep.grid" in options else lists_and_ranges)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(item, overrides, file) for item in error.errors()]
-        raise UserError("\n".join(dict.fromkeys(lines))) from None
+        # a value that fits no type of a union has an error for each; the first is enough
+        lines: dict[tuple, str] = {}
+        for item in error.errors():
+            lines.setdefault(_place(item["loc"]), _explain(item, overrides, file))
+        raise UserError("\n".join(dict.fromkeys(lines.values()))) from None
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -105,18 +111,30 @@ def _parse(options: Mapping[str, str]) -> dict[str, Any]:
         if key not in _keys_and_sections():
             raise UserError(_unknown(key, "command line"))
     try:
+        # pydantic-settings would make lists of them, and is given a list to put them in place of
+        ranges = {
+            key: json.loads(value)
+            for key, value in options.items()
+            if key.startswith(GRID) and key in _keys() and value[:1] == "{"
+        }
         source = CliSettingsSource(
             Params,
-            cli_parse_args=[f"--{key}={value}" for key, value in options.items()],
+            cli_parse_args=[f"--{key}={'[0]' if key in ranges else value}" for key, value in options.items()],
             cli_parse_none_str="null",
             cli_enforce_required=False,
             root_parser=_Parser(allow_abbrev=False),
         )
-        return source()
-    except SettingsError as error:
+        values = source()
+    except (SettingsError, json.JSONDecodeError) as error:
         broken = [key for key, value in options.items() if value[:1] in ("[", "{") and not _is_json(value)]
         text = f"{broken[0]} (command line): got {options[broken[0]]!r}" if broken else str(error)
-        raise UserError(f"{text}; allowed: JSON, as in '[0.1, 0.01]' or '[\"relu\", \"tanh\"]'") from None
+        examples = """'[0.1, 0.01]', '["relu", "tanh"]' or '{"low": 0.1, "high": 1}'"""
+        raise UserError(f"{text}; allowed: JSON, as in {examples}") from None
+    for key, value in ranges.items():
+        # None where a section above it has been given something else, which is refused later
+        if lookup(values, key) is not None:
+            assign(values, key, value)
+    return values
 
 
 def _is_json(text: str) -> bool:
@@ -147,11 +165,24 @@ def _unknown(key: str, origin: str) -> str:
     return f"{key} ({origin}): unknown key; {advice} --help lists all keys"
 
 
+def _key_at(loc: Sequence[str | int]) -> str | None:
+    """The key whose value one of pydantic's errors is about; None where it is about a section."""
+    names = [part for part in loc if isinstance(part, str)]
+    prefixes = (".".join(names[:length]) for length in range(len(names), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in _keys()), None)
+
+
+def _place(loc: Sequence[str | int]) -> tuple:
+    """What one line is written about: a key's value, or a position in its list, or else all of `loc`."""
+    key = _key_at(loc)
+    return (key, *(part for part in loc if isinstance(part, int))) if key else tuple(loc)
+
+
 def _explain(error: Mapping[str, Any], overrides: Mapping[str, Any], file: Path) -> str:
     """One of pydantic's errors as a line: which key, where it was set, what it got, what is allowed."""
     names = [part for part in error["loc"] if isinstance(part, str)]
     fields = dict(leaves(Params))
-    key = next((".".join(names[:n]) for n in range(len(names), 0, -1) if ".".join(names[:n]) in fields), None)
+    key = _key_at(error["loc"])
     if error["type"] == "extra_forbidden":
         key = ".".join(names)
         return _unknown(key, "command line" if lookup(overrides, key) is not None else str(file))
@@ -159,17 +190,19 @@ def _explain(error: Mapping[str, Any], overrides: Mapping[str, Any], file: Path)
         section = ".".join(names)
         file = "command line" if lookup(overrides, section) is not None else file
         if error["type"] == "value_error":
-            return f"{section}: {error['ctx']['error']}"
+            text = str(error["ctx"]["error"])
+            return text if text.startswith(f"{section}.") else f"{section}: {text}"
         return f"{section} ({file}): got {error['input']!r}; allowed: a section with keys"
     origin = "command line" if lookup(overrides, key) is not None else str(file)
     if error["type"] == "missing":
         return f"{key} ({origin}): missing; allowed: {allowed(fields[key])}"
+    end = next((f" as {name}" for name in names[key.count(".") + 1 :] if name in Range.model_fields), "")
     if error["type"] == "value_error":
-        return f"{key} ({origin}): {error['ctx']['error']}; allowed: {allowed(fields[key])}"
+        return f"{key} ({origin}): {error['ctx']['error']}{end}; allowed: {allowed(fields[key])}"
     values = str(error.get("ctx", {}).get("expected", "")).split("'")
     near = difflib.get_close_matches(str(error["input"]).lower(), values, n=1)
     advice = f"; did you mean {near[0]}?" if near else ""
-    return f"{key} ({origin}): got {error['input']!r}; allowed: {allowed(fields[key])}{advice}"
+    return f"{key} ({origin}): got {error['input']!r}{end}; allowed: {allowed(fields[key])}{advice}"
 
 
 def help_text(raw: Mapping[str, Any]) -> str:
@@ -189,7 +222,10 @@ def help_text(raw: Mapping[str, Any]) -> str:
         "--sweep.grid '{\"KEY\": [VALUES], …}'",
         "    every combination is trained; replaces the whole grid",
         "--sweep.grid.KEY [VALUES]",
-        "    replaces one list, or adds one, and leaves the others. KEY, its default and its VALUES:",
+        "    replaces one list, or adds one, and leaves the others. A KEY with numbers also takes a range,",
+        "    which the samplers random and tpe draw from, both ends included; log: evenly by logarithm:",
+        '    --sweep.grid.learning_rate \'{"low": 0.0001, "high": 0.1, "log": true}\'',
+        "    KEY, its default and its VALUES:",
     ]
     for key, field in leaves(Params):
         if key.startswith(GRID):
@@ -215,6 +251,8 @@ def _allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return ", ".join(get_args(annotation))
     if origin is tuple:
         return f"[…] of {_allowed(get_args(annotation)[0])}"
+    if annotation is Range:
+        return 'a range {"low": …, "high": …, "log": false} of such'
     names = {int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "null"}
     return " ".join([names[annotation], *_bounds(metadata)])
 
@@ -230,6 +268,8 @@ def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
                 yield f"up to {bound}"
             case annotated_types.Lt(lt=bound):
                 yield f"below {bound}"
+            case FieldInfo(examples=[*examples]):
+                yield f"like {', '.join(examples)}"
             case FieldInfo():
                 yield from _bounds(item.metadata)
             case _ if pattern := getattr(item, "pattern", None):

@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as a sentence instead of a traceback."""
+"""The exceptions that reach a user as a sentence instead of a traceback."""
 
 
 class UserError(Exception):
@@ -8,3 +8,11 @@ class UserError(Exception):
     it as its last line and exits with status 1; anything else that escapes a step is a defect of ours and
     keeps its traceback.
     """
+
+
+class ChangedPictures(UserError):
+    """Prepared pictures are not what they were when a sweep began with them."""
+
+
+class Interrupted(Exception):
+    """What was asked for was broken off on demand, and can be gone on with. Its text says how."""

@@ -55,11 +55,13 @@ class _Resized:
         return np.stack([pictures.resize(Image.fromarray(image), self.size) for image in self.images[rows]])
 
 
-def record(evaluation: Evaluation, prepared: Prepared, split: str, title: str) -> None:
-    """Log an evaluation to the open run: metrics `SPLIT/…`, and the report's files under `SPLIT`."""
+def record(
+    evaluation: Evaluation, prepared: Prepared, split: str, title: str, run_id: str | None = None
+) -> None:
+    """Log an evaluation to the open run, or another: metrics `SPLIT/…`, the report's files under `SPLIT`."""
     result = evaluation.report
     names = [prepared.names[row] for row in prepared.indices(split)]
-    runs.log_metrics({f"{split}/{key}": value for key, value in result.scores().items()})
+    runs.log_metrics({f"{split}/{key}": value for key, value in result.scores().items()}, run_id=run_id)
     files = report.classification(result, names, evaluation.labels, evaluation.probabilities, title)
     files |= report.roc_curve(evaluation.labels, evaluation.probabilities, prepared.classes)
-    runs.log_files(files, split)
+    runs.log_files(files, split, run_id)

@@ -4,20 +4,15 @@ No default stands here: params.yaml alone has them. `pipeline.arguments.load` re
 line, and checks both against this schema before anything is created.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Mapping
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-    model_serializer,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import Field, model_validator
+
+from pipeline.grid import Range, grid_section
+from pipeline.sections import Float, Int, Section, Text, assign, leaves, lookup
 
 # Keras's names, written out so that a wrong one is refused without the seven seconds of importing TensorFlow;
 # a test compares them with Keras itself.
@@ -30,26 +25,16 @@ KernelInitializer = Literal[
     "orthogonal", "random_normal", "random_uniform", "truncated_normal", "variance_scaling",
 ]  # fmt: skip
 
-
 GRID = "sweep.grid."
 
-
-def _no_bool(value: Any) -> Any:
-    # pydantic would take `true` for 1
-    if isinstance(value, bool):
-        raise ValueError("a truth value is no number")
-    return value
-
-
-Int = Annotated[int, BeforeValidator(_no_bool)]
-Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A frozen part of the parameters that knows no other keys than its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+# a number above zero with its unit
+Memory = Annotated[
+    str,
+    Field(
+        pattern=r"^([1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*) ?(B|[kMGT]B|[KMGT]iB)$",
+        examples=["4GiB", "500MB"],
+    ),
+]
 
 
 class DataParams(Section):
@@ -129,95 +114,85 @@ class EvaluateParams(Section):
     split: Literal["train", "validation", "test"] = Field(description="which pictures it is evaluated on")
 
 
-def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """The dotted keys below a section, in the schema's order, with their fields."""
-    for name, field in section.model_fields.items():
-        key = prefix + (field.alias or name)
-        if _is_section(field.annotation):
-            yield from leaves(field.annotation, f"{key}.")
-        else:
-            yield key, field
+class GridParams(grid_section("Grid", ModelParams, TrainParams)):
+    """The lists and ranges that a sweep combines; a key is any key under `model` or `train`."""
 
-
-def lookup(tree: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key of nested mappings; None where there is none."""
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value at a dotted key of nested dicts, in place."""
-    *parents, last = key.split(".")
-    for part in parents:
-        tree = tree.setdefault(part, {})
-    tree[last] = value
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
-
-
-def _distinct(values: tuple) -> tuple:
-    if not values:
-        raise ValueError("got an empty list")
-    for position, value in enumerate(values):
-        if value in values[:position]:
-            raise ValueError(f"{value!r} stands twice; allowed: each value once")
-    return values
-
-
-def _values_of(field: FieldInfo) -> Any:
-    """The type of a list of values that the field itself would take."""
-    one = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return Annotated[tuple[one, ...], AfterValidator(_distinct)]
-
-
-class _GridSection(Section):
-    """Lists by key; a key that is not swept is left out of what it is dumped as."""
-
-    @model_serializer(mode="wrap")
-    def _set_only(self, dump: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
-        return {key: value for key, value in dump(self).items() if value is not None}
-
-
-def _grid_section(name: str, *sections: type[BaseModel]) -> type[Section]:
-    """A section with each key of `sections`, taking a list of that key's values instead of one."""
-    fields: dict[str, Any] = {}
-    for key, field in (item for section in sections for item in section.model_fields.items()):
-        if _is_section(field.annotation):
-            nested = _grid_section(f"{name}_{key}", field.annotation)
-            fields[key] = (nested, nested())
-        else:
-            # None, which is not validated: a key that the grid does not sweep
-            fields[key] = (_values_of(field), Field(default=None, description=field.description))
-    return create_model(name, __base__=_GridSection, **fields)
-
-
-class GridParams(_grid_section("Grid", ModelParams, TrainParams)):
-    """The lists that a sweep combines; a key is any key under `model` or `train`."""
-
-    def values(self) -> dict[str, tuple]:
-        """The lists that are set, by key (`learning_rate`, `schedule.start`), in the schema's order."""
-        raw = self.model_dump()
-        return {key: lookup(raw, key) for key, _ in leaves(type(self)) if lookup(raw, key) is not None}
+    def values(self) -> dict[str, tuple | Range]:
+        """What is set, by key (`learning_rate`, `schedule.start`), in the schema's order."""
+        values = {key: attrgetter(key)(self) for key, _ in leaves(type(self))}
+        return {key: value for key, value in values.items() if value is not None}
 
     @model_validator(mode="after")
     def _has_a_key(self) -> Self:
         if not self.values():
             raise ValueError(
-                "the grid has no key; allowed: any key under `model` or `train`, each with a list"
+                "the grid has no key; allowed: any key under `model` or `train`, each with a list or a range"
             )
         return self
 
 
 class SweepParams(Section):
-    """Which cells are tried, and what ranks them."""
+    """Which cells are tried, by how many workers, and what ranks them."""
 
     grid: GridParams
     metric: Literal["accuracy", "precision", "recall", "f1"] = Field(
         description="what ranks the cells, on the validation split, at each cell's best epoch"
     )
+    workers: Literal["auto"] | Annotated[Int, Field(ge=1)] = Field(
+        description="networks trained at once, each in a process of its own; auto: by cores and GPUs; "
+        "1: in this process"
+    )
+    cluster: Text | None = Field(
+        description="address of a Dask scheduler (tcp://host:port) whose workers train; null: this machine"
+    )
+    workers_per_gpu: Int = Field(ge=1, description="where there are GPUs: workers that share one")
+    worker_memory: Memory | None = Field(
+        description="a worker of this machine that takes more memory is ended, as 4GiB; null: no limit"
+    )
+    retries: Int = Field(ge=0, description="how often a cell whose process died is tried again")
+    cell_timeout: Annotated[Float, Field(gt=0)] | None = Field(
+        description="seconds after which a cell is ended as failed; null: never"
+    )
+    sampler: Literal["grid", "random", "tpe"] = Field(
+        description="grid: every combination; random or tpe: n_trials draws"
+    )
+    n_trials: Annotated[Int, Field(ge=1)] | None = Field(
+        description="cells that random or tpe draw; null with grid"
+    )
+    pruner: Literal["none", "median", "hyperband"] = Field(
+        description="ends cells early whose validation metric falls behind; "
+        "none: every cell gets all its epochs"
+    )
+    time_budget: Annotated[Float, Field(gt=0)] | None = Field(
+        description="seconds after which no more cells are started; null: no limit"
+    )
+    storage: Text | None = Field(
+        description="database URL of the study (Optuna's); null: a file sweeps.db beside mlflow.db"
+    )
+    fresh: bool = Field(description="true: start the study over; its old runs stay")
+    plan: bool = Field(description="true: print the cells and what is done, and stop")
+
+    @model_validator(mode="after")
+    def _fits_its_sampler(self) -> Self:
+        if self.sampler != "grid":
+            if self.n_trials is None:
+                raise ValueError(
+                    f"sweep.n_trials is null; the {self.sampler} sampler has to know how many cells to draw; "
+                    "allowed: whole number from 1"
+                )
+            return self
+        for key, value in self.grid.values().items():
+            if isinstance(value, Range):
+                raise ValueError(
+                    f"{GRID}{key} is a range; the grid sampler takes lists; "
+                    "set sweep.sampler to random or tpe, and sweep.n_trials"
+                )
+        if self.n_trials is not None:
+            raise ValueError(
+                f"sweep.n_trials is {self.n_trials}; the grid sampler trains every combination; "
+                "allowed: null, or sweep.sampler random or tpe"
+            )
+        return self
 
 
 class RegisterParams(Section):
@@ -251,8 +226,13 @@ class Params(Section):
     register_: RegisterParams = Field(alias="register")
 
     def flat(self) -> dict[str, Any]:
-        """Every parameter in force by its dotted key; a grid's lists only where they are set."""
+        """Every parameter in force by its dotted key, to be shown and recorded.
+
+        A grid's lists and ranges are there only where they are set; a database's password is masked.
+        """
         raw = self.model_dump(by_alias=True)
+        if self.sweep.storage:
+            assign(raw, "sweep.storage", without_password(self.sweep.storage))
         values = ((key, lookup(raw, key)) for key, _ in leaves(Params))
         return {key: value for key, value in values if value is not None or not key.startswith(GRID)}
 
@@ -271,3 +251,9 @@ class Params(Section):
 def section_of(key: str) -> str:
     """The section (`model` or `train`) that a grid's key belongs to."""
     return "model" if key in ModelParams.model_fields else "train"
+
+
+def without_password(url: str) -> str:
+    """A database's URL that can be shown: `postgresql://user:***@host/db`."""
+    # up to the last @, so that one within the password leaks nothing
+    return re.sub(r"(?<=://)([^:/]*):.*@", r"\1:***@", url)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 from pipeline import metrics, models
+from pipeline.checkpoint import Checkpoint
 from pipeline.params import ModelParams, ScheduleParams, TrainParams
 
 # Every model is traced once, as it must be; TensorFlow takes many models for one that is traced too often.
@@ -65,11 +66,16 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, examples: Examples, batch_size: int, with_labels: bool = True, seed: int | None = None
+        self,
+        examples: Examples,
+        batch_size: int,
+        with_labels: bool = True,
+        seed: int | None = None,
+        epoch: int = 0,
     ):
         super().__init__()
         self.examples, self.batch_size, self.with_labels, self.seed = examples, batch_size, with_labels, seed
-        self.epoch = 0
+        self.epoch = epoch
         self._order = self._draw()
 
     def __len__(self) -> int:
@@ -98,9 +104,13 @@ def train(
     validation: Examples,
     num_classes: int,
     seed: int,
-    on_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, metrics: None,
+    on_epoch: Callable[[int, Mapping[str, float], Callable[[], Checkpoint]], bool | None] = lambda *_: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train a network from fresh weights and keep its best epoch.
+    """Train a network from fresh weights, or on from a checkpoint, and keep its best epoch.
+
+    A training that goes on from its own checkpoint gives what it would have given without the break, to the
+    last digit.
 
     Args:
         model_params: the `model` section.
@@ -109,7 +119,9 @@ def train(
         validation: what every epoch is measured on, and the best one chosen by.
         num_classes: from two.
         seed: of the initial weights, the dropout, the augmentation and the order of the batches.
-        on_epoch: called at each epoch's end with its number, from 1, and its `METRICS`.
+        on_epoch: called at each epoch's end with its number, from 1, its `METRICS`, and a function that makes
+            the checkpoint to go on from. Where it returns True, no further epoch is trained.
+        checkpoint: to go on from; None: from the start.
 
     Raises:
         UserError: the network cannot take pictures of this size.
@@ -120,21 +132,26 @@ def train(
     image_size = training.images.shape[1]
     model = models.build(model_params, image_size, num_classes, seed)
     traced = _traced(model, model_params, params, image_size, num_classes, seed)
-    best = _Best(traced.network, validation, on_epoch)
-    traced.fitted.fit(
-        Batches(training, params.batch_size, seed=seed),
-        epochs=params.epochs,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LearningRateScheduler(
-                lambda epoch: learning_rate(params.learning_rate, params.schedule, epoch + 1)
-            ),
-            best,
-            *_early_stopping(params),
-        ],
-    )
-    model.set_weights(best.weights)
-    return Trained(model, best.history, best.epoch, best.probabilities)
+    epochs = _Epochs(traced, validation, params.early_stopping, on_epoch)
+    if checkpoint is not None:
+        epochs.restore(checkpoint)
+    done = len(epochs.history["loss"])
+    if done < params.epochs and not epochs.over():
+        traced.fitted.fit(
+            Batches(training, params.batch_size, seed=seed, epoch=done),
+            initial_epoch=done,
+            epochs=params.epochs,
+            shuffle=False,  # Keras would shuffle the batches again, by Python's one random state
+            verbose=0,
+            callbacks=[
+                keras.callbacks.LearningRateScheduler(
+                    lambda epoch: learning_rate(params.learning_rate, params.schedule, epoch + 1)
+                ),
+                epochs,
+            ],
+        )
+    model.set_weights(epochs.weights)
+    return Trained(model, epochs.history, epochs.best, epochs.probabilities)
 
 
 def learning_rate(initial: float, schedule: ScheduleParams, epoch: int) -> float:
@@ -161,43 +178,83 @@ def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(-np.log(np.clip(chosen, epsilon, 1 - epsilon)).mean())
 
 
-class _Best(keras.callbacks.Callback):
-    """Measures each epoch on the validation split, and keeps the best one's weights and predictions.
-
-    It predicts where `validation_data` would only evaluate: the report needs the best epoch's probabilities,
-    and this way they cost no further pass and no further graph.
-    """
-
-    def __init__(self, network: keras.Model, validation: Examples, on_epoch: Callable):
-        super().__init__()
-        self.network, self.validation, self.report = network, validation, on_epoch
-        self.history: dict[str, list[float]] = {name: [] for name in METRICS}
-        self.epoch, self.weights, self.probabilities = 0, None, None
-        self._score = (-math.inf, -math.inf)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        labels = self.validation.labels[self.validation.indices]
-        probabilities = predict(self.network, self.validation)
-        # Keras hands the same dict to the callbacks that come after: early stopping reads these.
-        logs["val_loss"] = cross_entropy(labels, probabilities)
-        logs["val_accuracy"] = float((metrics.predicted_classes(probabilities) == labels).mean())
-        for name in METRICS:
-            self.history[name].append(float(logs[name]))
-        score = (logs["val_accuracy"], -logs["val_loss"] if math.isfinite(logs["val_loss"]) else -math.inf)
-        if self.epoch == 0 or score > self._score:
-            self._score, self.epoch = score, epoch + 1
-            self.weights, self.probabilities = self.network.get_weights(), probabilities
-        if not math.isfinite(logs["loss"]):
-            self.model.stop_training = True  # no weights come back from that
-        self.report(epoch + 1, {name: values[-1] for name, values in self.history.items()})
-
-
 @dataclass(frozen=True)
 class _Traced:
     """A network that TensorFlow has graphs of, and the one around it that is fitted."""
 
     network: keras.Model
     fitted: keras.Model
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Measures each epoch on the validation split, and keeps the best one's weights and predictions.
+
+    It predicts where `validation_data` would only evaluate: the report needs the best epoch's probabilities,
+    and this way they cost no further pass and no further graph.
+    """
+
+    def __init__(self, traced: _Traced, validation: Examples, early_stopping: int | None, on_epoch: Callable):
+        super().__init__()
+        self.traced, self.validation, self.report = traced, validation, on_epoch
+        self.early_stopping = early_stopping
+        self.history: dict[str, list[float]] = {name: [] for name in METRICS}
+        self.best, self.weights, self.probabilities = 0, None, None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        labels = self.validation.labels[self.validation.indices]
+        probabilities = predict(self.traced.network, self.validation)
+        values = logs | {
+            "val_loss": cross_entropy(labels, probabilities),
+            "val_accuracy": float((metrics.predicted_classes(probabilities) == labels).mean()),
+        }
+        for name in METRICS:
+            self.history[name].append(float(values[name]))
+        if self.best == 0 or self._rank(epoch) > self._rank(self.best - 1):
+            self.best = epoch + 1
+            self.weights, self.probabilities = self.traced.network.get_weights(), probabilities
+        wanted = self.report(
+            epoch + 1, {name: values[-1] for name, values in self.history.items()}, self.checkpoint
+        )
+        if wanted or self.over():
+            self.model.stop_training = True
+
+    def _rank(self, index: int) -> tuple[float, float]:
+        loss = self.history["val_loss"][index]
+        return self.history["val_accuracy"][index], -loss if math.isfinite(loss) else -math.inf
+
+    def over(self) -> bool:
+        """Whether training ends before its last epoch: it diverged, or has not become better for long."""
+        if not math.isfinite(self.history["loss"][-1] if self.history["loss"] else 0.0):
+            return True  # no weights come back from that
+        accuracies = self.history["val_accuracy"]
+        if self.early_stopping is None or not accuracies:
+            return False
+        return len(accuracies) - 1 - accuracies.index(max(accuracies)) >= self.early_stopping
+
+    def checkpoint(self) -> Checkpoint:
+        """Where the training stands now, at an epoch's end."""
+        fitted = self.traced.fitted
+        return Checkpoint(
+            variables=[keras.ops.convert_to_numpy(variable) for variable in fitted.variables],
+            optimizer=[keras.ops.convert_to_numpy(variable) for variable in fitted.optimizer.variables],
+            history={name: list(values) for name, values in self.history.items()},
+            best_epoch=self.best,
+            best_weights=self.weights,
+            probabilities=self.probabilities,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a training stood."""
+        fitted = self.traced.fitted
+        for variables, values in (
+            (fitted.variables, checkpoint.variables),
+            (fitted.optimizer.variables, checkpoint.optimizer),
+        ):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        self.history = {name: list(values) for name, values in checkpoint.history.items()}
+        self.best, self.weights = checkpoint.best_epoch, checkpoint.best_weights
+        self.probabilities = checkpoint.probabilities
 
 
 # Tracing costs over a second, and cells that differ in their initial weights or learning rate alone share it.
@@ -235,6 +292,9 @@ def _traced(
             loss=keras.losses.SparseCategoricalCrossentropy(),
             metrics=["accuracy"],
         )
+        traced.fitted.optimizer.build(
+            traced.fitted.trainable_variables
+        )  # so that a checkpoint can be restored
     _kept[key] = traced
     if len(_kept) > _MOST_KEPT:
         del _kept[next(iter(_kept))]  # the one that was used longest ago
@@ -258,9 +318,3 @@ def _augmented(model: keras.Model, seed: int) -> keras.Model:
     x = layers.RandomTranslation(0.1, 0.1, seed=seeds[1])(x)
     x = layers.RandomZoom(0.1, seed=seeds[2])(x)
     return keras.Model(inputs, model(x))
-
-
-def _early_stopping(params: TrainParams) -> list[keras.callbacks.Callback]:
-    if params.early_stopping is None:
-        return []
-    return [keras.callbacks.EarlyStopping("val_accuracy", mode="max", patience=params.early_stopping)]

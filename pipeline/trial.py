@@ -1,32 +1,15 @@
 """One training, recorded: what `train` does once and a sweep once a cell."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pipeline import metrics, report, training
+from pipeline.checkpoint import Checkpoint
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.params import Params
 from pipeline.tracking import models, runs
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a recorded training came to.
-
-    Attributes:
-        run_id: of its run.
-        scores: accuracy, precision, recall, f1, … of the best epoch on the validation split.
-        val_loss: of the best epoch, in nats.
-        best_epoch: from 1.
-        diverged: its loss was not finite, or it predicts one class for every picture.
-    """
-
-    run_id: str
-    scores: dict[str, float]
-    val_loss: float
-    best_epoch: int
-    diverged: bool
+from pipeline.tracking.checkpoints import Checkpoints
+from pipeline.tracking.trials import REPORT, Trial
 
 
 def run(
@@ -45,24 +28,102 @@ def run(
         tags: of the run, from its start.
         on_epoch: called at each epoch's end, after its metrics are logged.
     """
-
-    def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
-        runs.log_metrics(values, step=epoch)
-        on_epoch(epoch, values)
-
     with runs.run(name, params, tags) as run_id:
-        runs.log_dataset(prepared, params.data.source)
-        trained = training.train(
-            params.model,
-            params.train,
-            examples(prepared, splits.TRAIN),
-            examples(prepared, splits.VALIDATION),
-            len(prepared.classes),
-            params.seed,
-            log_epoch,
-        )
-        trial = _recorded(run_id, trained, prepared, name)
-    return trial
+        _record(run_id, params, prepared, name, on_epoch)
+    return Trial.of(runs.get(run_id))
+
+
+def go_on(
+    run_id: str,
+    params: Params,
+    prepared: Prepared,
+    name: str,
+    checkpoints: Checkpoints,
+    on_epoch: Callable[[int, Mapping[str, float]], bool | None],
+    check: Callable[[], object],
+) -> Trial:
+    """Train and record as `run` does, in a run that is there, from its newest checkpoint where it has one.
+
+    However often it is broken off, and wherever, nothing is recorded twice, and the numbers are the same.
+
+    Args:
+        run_id: of the run.
+        params: as in `run`.
+        prepared: as in `run`.
+        name: as in `run`.
+        checkpoints: the run's.
+        on_epoch: called at each epoch's end, after its metrics are logged and its checkpoint is kept; where
+            it returns True, the training ends there and is recorded as pruned.
+        check: called before an epoch is recorded, and before the result is; raises where that may not be.
+    """
+    found = runs.get(run_id)
+    if found.info.status != "FINISHED":
+        pruned = found.data.tags.get("pruned") == "true"
+        if "reason" in found.data.tags:  # it failed before
+            runs.delete_tag("reason", run_id)
+        with runs.reopened(run_id, params):
+            _record(run_id, params, prepared, name, on_epoch, checkpoints, check, pruned)
+        checkpoints.clear()
+        found = runs.get(run_id)
+    return Trial.of(found)
+
+
+def _record(
+    run_id: str,
+    params: Params,
+    prepared: Prepared,
+    name: str,
+    on_epoch: Callable[[int, Mapping[str, float]], bool | None],
+    checkpoints: Checkpoints | None = None,
+    check: Callable[[], object] = lambda: None,
+    pruned: bool = False,
+) -> None:
+    """Train, and log what comes of it to the open run, but for what it has already.
+
+    `pruned` tells that the training was ended before, and was broken off only when it was recorded.
+    """
+    newest = checkpoints.newest() if checkpoints else None
+    missing = _log_missing(run_id, newest) if checkpoints else lambda step: training.METRICS
+    if pruned and newest:
+        params = params.with_values({"train.epochs": newest.epoch})
+
+    def log_epoch(epoch: int, values: Mapping[str, float], checkpoint: Callable[[], Checkpoint]) -> bool:
+        nonlocal pruned
+        check()
+        runs.log_metrics({key: values[key] for key in missing(epoch)}, step=epoch)
+        if checkpoints:
+            checkpoints.save(checkpoint())
+        pruned = bool(on_epoch(epoch, values))
+        if pruned:
+            runs.set_tags({"pruned": "true"})
+        return pruned
+
+    runs.log_dataset(prepared, params.data.source)
+    trained = training.train(
+        params.model,
+        params.train,
+        examples(prepared, splits.TRAIN),
+        examples(prepared, splits.VALIDATION),
+        len(prepared.classes),
+        params.seed,
+        log_epoch,
+        newest,
+    )
+    check()
+    _log_result(run_id, trained, prepared, name)
+
+
+def _log_missing(run_id: str, newest: Checkpoint | None) -> Callable[[int], list[str]]:
+    """Log what a run lacks of its checkpoint's epochs; returns which metrics it lacks of a later epoch."""
+    logged = {name: runs.logged_steps(run_id, name) for name in training.METRICS}
+
+    def missing(epoch: int) -> list[str]:
+        return [name for name in training.METRICS if epoch not in logged[name]]
+
+    for epoch in range(1, newest.epoch + 1 if newest else 1):
+        if names := missing(epoch):
+            runs.log_metrics({name: newest.history[name][epoch - 1] for name in names}, step=epoch)
+    return missing
 
 
 def examples(prepared: Prepared, split: str) -> training.Examples:
@@ -70,16 +131,22 @@ def examples(prepared: Prepared, split: str) -> training.Examples:
     return training.Examples(prepared.images, prepared.labels, prepared.indices(split))
 
 
-def _recorded(run_id: str, trained: training.Trained, prepared: Prepared, name: str) -> Trial:
+def _log_result(run_id: str, trained: training.Trained, prepared: Prepared, name: str) -> None:
     validation = examples(prepared, splits.VALIDATION)
     labels = validation.labels[validation.indices]
     names = [prepared.names[row] for row in validation.indices]
     result = metrics.report(labels, trained.probabilities, prepared.classes)
-    diverged = metrics.diverged(trained.history["loss"], trained.probabilities)
-    runs.set_tags({"best_epoch": str(trained.best_epoch)} | ({"diverged": "true"} if diverged else {}))
+    tags = {
+        "best_epoch": str(trained.best_epoch),
+        "best_val_loss": repr(trained.history["val_loss"][trained.best_epoch - 1]),
+        "epochs": str(len(trained.history["loss"])),
+    }
+    if metrics.diverged(trained.history["loss"], trained.probabilities):
+        tags["diverged"] = "true"
+    runs.set_tags(tags)
     files = report.classification(result, names, labels, trained.probabilities, name)
     files |= report.learning_curves(trained.history, trained.best_epoch, name)
     runs.log_files(files, "report")
-    models.log(trained.model, prepared, {f"report/{key}": value for key, value in result.scores().items()})
-    val_loss = trained.history["val_loss"][trained.best_epoch - 1]
-    return Trial(run_id, result.scores(), val_loss, trained.best_epoch, diverged)
+    models.log(
+        run_id, trained.model, prepared, {f"{REPORT}{key}": value for key, value in result.scores().items()}
+    )

@@ -41,6 +41,18 @@ class Project:
             timeout=600,
         )
 
+    def start(self, step: str, *arguments: str, **variables: str) -> subprocess.Popen:
+        """Start a step in a process group of its own; stdout and stderr come as lines of one text stream."""
+        return subprocess.Popen(
+            [sys.executable, "-m", f"pipeline.steps.{step}", *arguments],
+            cwd=self.path,
+            env=self.environment(PYTHONUNBUFFERED="1", **variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def environment(self, **variables: str) -> dict[str, str]:
         """The variables of a step's process: the checkout's code, nothing of MLflow's but what is given."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
@@ -52,6 +64,16 @@ class Project:
         return f"sqlite:///{self.path / 'mlflow.db'}"
 
 
+def read_until(process: subprocess.Popen, words: str) -> str:
+    """What a started step prints up to the line with these words; fails where it ends without them."""
+    text = ""
+    for line in process.stdout:
+        text += line
+        if words in line:
+            return text
+    raise AssertionError(f"no {words!r} in:\n{text}")
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """An empty project folder."""
@@ -60,8 +82,13 @@ def project(tmp_path: Path) -> Project:
 
 def assert_user_error(result: subprocess.CompletedProcess, *words: str) -> None:
     """A clear error: status 1, no traceback, and a last line or lines with all these words."""
-    assert result.returncode == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    message = result.stderr[result.stderr.rindex("error: ") :]
+    assert_error_text(result.returncode, result.stderr, *words)
+
+
+def assert_error_text(returncode: int, stderr: str, *words: str) -> None:
+    """As `assert_user_error`, for a step that was started."""
+    assert returncode == 1, stderr
+    assert "Traceback" not in stderr
+    message = stderr[stderr.rindex("error: ") :]
     for word in words:
         assert word in message, message

@@ -20,6 +20,7 @@ FLOORS = {
     "pipeline.data": 1,
     "pipeline.models": 1,
     "pipeline.training": 1,
+    "pipeline.checkpoint": 1,
     "pipeline.metrics": 1,
     "pipeline.figures": 1,
     "pipeline.report": 1,

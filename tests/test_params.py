@@ -10,6 +10,8 @@ import yaml
 from pipeline import params
 from pipeline.arguments import help_text, load
 from pipeline.errors import UserError
+from pipeline.grid import Range
+from pipeline.sections import leaves
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "params.yaml"
@@ -54,10 +56,166 @@ def test_command_line_stands_over_the_named_file_and_that_over_the_defaults(tmp_
         ("--sweep.grid.learning_rate=[0.1, 0.01]", "sweep.grid.learning_rate", (0.1, 0.01)),
         ('--sweep.grid.activation=["relu"]', "sweep.grid.activation", ("relu",)),
         ("--sweep.grid.schedule.factor=[0.1, 0.5]", "sweep.grid.schedule.factor", (0.1, 0.5)),
+        ("--sweep.workers=auto", "sweep.workers", "auto"),
+        ("--sweep.workers=3", "sweep.workers", 3),
+        ("--sweep.cluster=tcp://10.0.0.1:8786", "sweep.cluster", "tcp://10.0.0.1:8786"),
+        ("--sweep.cluster=null", "sweep.cluster", None),
+        ("--sweep.workers_per_gpu=2", "sweep.workers_per_gpu", 2),
+        ("--sweep.worker_memory=4GiB", "sweep.worker_memory", "4GiB"),
+        ("--sweep.worker_memory=0.5 TB", "sweep.worker_memory", "0.5 TB"),
+        ("--sweep.worker_memory=800000000B", "sweep.worker_memory", "800000000B"),
+        ("--sweep.worker_memory=null", "sweep.worker_memory", None),
+        ("--sweep.retries=0", "sweep.retries", 0),
+        ("--sweep.cell_timeout=0.5", "sweep.cell_timeout", 0.5),
+        ("--sweep.cell_timeout=null", "sweep.cell_timeout", None),
+        ("--sweep.pruner=hyperband", "sweep.pruner", "hyperband"),
+        ("--sweep.time_budget=3600", "sweep.time_budget", 3600),
+        ("--sweep.storage=postgresql://host/studies", "sweep.storage", "postgresql://host/studies"),
+        ("--sweep.fresh=true", "sweep.fresh", True),
+        ("--sweep.plan=true", "sweep.plan", True),
     ],
 )
 def test_values_from_the_command_line(argument, key, value):
     assert read(argument).flat()[key] == value
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        ("postgresql://user:secret@host/db", "postgresql://user:***@host/db"),
+        (
+            "postgresql+psycopg2://me@home:p@s/s:word@host:5432/db",
+            "postgresql+psycopg2://me@home:***@host:5432/db",
+        ),
+        ("postgresql://:secret@host/db", "postgresql://:***@host/db"),
+        ("postgresql://user@host:5432/db", "postgresql://user@host:5432/db"),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        ("sqlite:////home/me@work/a:b@c.db", "sqlite:////home/me@work/a:b@c.db"),
+    ],
+)
+def test_password_of_the_storage_is_not_shown(storage, shown):
+    given = read(f"--sweep.storage={storage}")
+    assert given.flat()["sweep.storage"] == shown
+    assert given.sweep.storage == given.with_cell({"dropout": 0.1}).sweep.storage == storage
+
+
+RANDOM = ("--sweep.sampler=random", "--sweep.n_trials=5")
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_sampler_that_draws_takes_a_number_of_trials(sampler):
+    sweep = read(f"--sweep.sampler={sampler}", "--sweep.n_trials=5").sweep
+    assert (sweep.sampler, sweep.n_trials) == (sampler, 5)
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "expected"),
+    [
+        (
+            '--sweep.grid.learning_rate={"low":0.0001,"high":0.1,"log":true}',
+            "learning_rate",
+            Range(low=0.0001, high=0.1, log=True),
+        ),
+        ('--sweep.grid.dropout={"low": 0, "high": 0.5}', "dropout", Range(low=0.0, high=0.5)),
+        ('--sweep.grid.schedule.start={"low":2,"high":8}', "schedule.start", Range(low=2, high=8)),
+        ('--sweep.grid.schedule={"start":{"low":2,"high":8}}', "schedule.start", Range(low=2, high=8)),
+        ('--sweep.grid={"batch_size":{"low":8,"high":64}}', "batch_size", Range(low=8, high=64)),
+    ],
+)
+def test_range_from_the_command_line(argument, key, expected):
+    drawn = read(*RANDOM, argument)
+    value = drawn.sweep.grid.values()[key]
+    assert value == expected
+    assert type(value.low) is type(value.high) is type(expected.low)
+    assert drawn.flat()[f"sweep.grid.{key}"] == expected.model_dump()
+    assert drawn.with_cell({key: expected.low}).sweep == drawn.sweep
+
+
+def test_range_from_the_file_and_its_plain_form(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "sweep:\n"
+        "  sampler: tpe\n"
+        "  n_trials: 5\n"
+        "  grid:\n"
+        "    learning_rate: {low: 0.0001, high: 1e-1, log: true}\n"
+        "    schedule: {start: {low: 1, high: 9}}\n"
+        "    activation: [relu, tanh]\n"
+    )
+    drawn = read("--params", str(file))
+    assert drawn.sweep.grid.values() == {
+        "activation": ("relu", "tanh"),
+        "learning_rate": Range(low=0.0001, high=0.1, log=True),
+        "schedule.start": Range(low=1, high=9, log=False),
+    }
+    assert {key: value for key, value in drawn.flat().items() if key.startswith(params.GRID)} == {
+        "sweep.grid.activation": ("relu", "tanh"),
+        "sweep.grid.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
+        "sweep.grid.schedule.start": {"low": 1, "high": 9, "log": False},
+    }
+    # a range is replaced whole: its `log` does not stay
+    other = read("--params", str(file), '--sweep.grid.learning_rate={"low":0.2,"high":0.3}')
+    assert other.sweep.grid.values()["learning_rate"] == Range(low=0.2, high=0.3, log=False)
+
+
+LEARNING_RATE = "sweep.grid.learning_rate (command line): got "
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ('learning_rate={"low":0.1,"hihg":1}', [f"{LEARNING_RATE}a range with low, hihg", "low, high"]),
+        ('learning_rate={"low":0.1}', [f"{LEARNING_RATE}a range with low", "low, high"]),
+        ("learning_rate={}", [f"{LEARNING_RATE}a range with no key", "low, high"]),
+        ('learning_rate={"low":1,"high":0.1}', [f"{LEARNING_RATE}low 1 and high 0.1", "below high"]),
+        ('learning_rate={"low":1,"high":1}', ["low must be below high"]),
+        ('learning_rate={"low":"few","high":1}', [f"{LEARNING_RATE}'few' as low", "number above 0"]),
+        ('learning_rate={"low":0.1,"high":true}', [f"{LEARNING_RATE}True as high", "number above 0"]),
+        ('learning_rate={"low":null,"high":"x","log":3}', [f"{LEARNING_RATE}None as low"]),
+        ('learning_rate={"low":0.1,"high":1,"log":3}', [f"{LEARNING_RATE}3 as log", '"log": false']),
+        ('learning_rate={"low":0,"high":1}', [f"{LEARNING_RATE}0 as low", "number above 0"]),
+        ('learning_rate={"low":1,"high":Infinity}', [f"{LEARNING_RATE}inf as high"]),
+        ('dropout={"low":0,"high":1}', ["sweep.grid.dropout", "got 1 as high", "number from 0 below 1"]),
+        ('dropout={"low":0,"high":0.5,"log":true}', ["sweep.grid.dropout", "got low 0", "low above 0"]),
+        (
+            'batch_size={"low":8,"high":64.5}',
+            ["sweep.grid.batch_size", "64.5 as high", "whole number from 1"],
+        ),
+        ('schedule.start={"low":0,"high":2}', ["sweep.grid.schedule.start", "0 as low", "whole number"]),
+        ('activation={"low":1,"high":2}', ["sweep.grid.activation", "{'low': 1, 'high': 2}", "[…] of celu"]),
+        ('augment={"low":0,"high":1}', ["sweep.grid.augment", "[…] of true or false"]),
+        ('early_stopping={"low":1,"high":2}', ["sweep.grid.early_stopping", "[…] of whole number from 1"]),
+        ('learning_rate=[{"low":0.1,"high":1}]', [LEARNING_RATE, "or a range"]),
+        ("learning_rate={low: 0.1, high: 1}", ["'{low: 0.1, high: 1}'", "JSON", '"low": 0.1']),
+        ('learning_rate={"low":0.1},{"high":1}', ["sweep.grid.learning_rate", "JSON"]),
+    ],
+)
+def test_bad_range_is_told_in_one_line(argument, words):
+    text = message(*RANDOM, f"--sweep.grid.{argument}")
+    assert all(word in text for word in words), text
+    assert len(text.splitlines()) == 1
+
+
+def test_bad_range_in_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("sweep: {sampler: tpe, n_trials: 5, grid: {dropout: {low: 0.5, high: 0.1}}}\n")
+    text = message(f"--params={file}")
+    assert text.startswith(
+        f"sweep.grid.dropout ({file}): got low 0.5 and high 0.1, but low must be below high;"
+    )
+    assert len(text.splitlines()) == 1
+
+
+def test_range_beside_a_grid_that_is_no_section():
+    text = message(*RANDOM, "--sweep.grid=3", '--sweep.grid.dropout={"low":0,"high":0.5}')
+    assert text.startswith("sweep.grid (command line): got 3; allowed: a section")
+
+
+def test_grid_sampler_refuses_a_range():
+    assert message('--sweep.grid.learning_rate={"low":0.1,"high":1}') == (
+        "sweep.grid.learning_rate is a range; the grid sampler takes lists; "
+        "set sweep.sampler to random or tpe, and sweep.n_trials"
+    )
 
 
 def test_one_list_of_the_grid_leaves_the_others():
@@ -106,6 +264,34 @@ def test_cell_stands_over_model_and_train():
         ("--sweep.grid.dropout=[0.3", ["sweep.grid.dropout", "'[0.3'", "JSON"]),
         ("--sweep.grid={}", ["sweep.grid", "no key"]),
         ("--sweep.grid=3", ["sweep.grid (command line)", "3"]),
+        ("--sweep.workers=0", ["sweep.workers (command line)", "'0'", "auto or whole number from 1"]),
+        ("--sweep.workers=1.5", ["sweep.workers", "'1.5'", "auto or whole number from 1"]),
+        ("--sweep.workers=aut", ["sweep.workers", "'aut'", "did you mean auto?"]),
+        ("--sweep.workers=null", ["sweep.workers", "auto or whole number from 1"]),
+        ("--sweep.cluster=", ["sweep.cluster", "''", "text or null"]),
+        ("--sweep.workers_per_gpu=0", ["sweep.workers_per_gpu", "'0'", "whole number from 1"]),
+        ("--sweep.worker_memory=4", ["sweep.worker_memory", "'4'", "text like 4GiB, 500MB or null"]),
+        ("--sweep.worker_memory=4gib", ["sweep.worker_memory", "'4gib'"]),
+        ("--sweep.worker_memory=4KB", ["sweep.worker_memory", "'4KB'"]),
+        ("--sweep.worker_memory=-4GiB", ["sweep.worker_memory", "'-4GiB'"]),
+        ("--sweep.worker_memory=0GiB", ["sweep.worker_memory", "'0GiB'"]),
+        ("--sweep.worker_memory=0.0GiB", ["sweep.worker_memory", "'0.0GiB'"]),
+        ("--sweep.retries=-1", ["sweep.retries", "'-1'", "whole number from 0"]),
+        ("--sweep.retries=null", ["sweep.retries", "whole number from 0"]),
+        ("--sweep.cell_timeout=0", ["sweep.cell_timeout", "'0'", "number above 0 or null"]),
+        ("--sweep.sampler=tpes", ["sweep.sampler", "'tpes'", "grid, random, tpe", "did you mean tpe?"]),
+        ("--sweep.sampler=random", ["sweep.n_trials is null", "random sampler", "whole number from 1"]),
+        ("--sweep.sampler=tpe", ["sweep.n_trials is null", "tpe sampler", "whole number from 1"]),
+        ("--sweep.n_trials=0", ["sweep.n_trials", "'0'", "whole number from 1 or null"]),
+        (
+            "--sweep.n_trials=5",
+            ["sweep.n_trials is 5", "grid sampler", "null, or sweep.sampler random or tpe"],
+        ),
+        ("--sweep.pruner=mean", ["sweep.pruner", "'mean'", "none, median, hyperband"]),
+        ("--sweep.time_budget=inf", ["sweep.time_budget", "'inf'", "number above 0 or null"]),
+        ("--sweep.storage=", ["sweep.storage", "''", "text or null"]),
+        ("--sweep.fresh=2", ["sweep.fresh", "'2'", "true or false"]),
+        ("--sweep.plan=maybe", ["sweep.plan", "'maybe'", "true or false"]),
         ("--params=nowhere.yaml", ["nowhere.yaml", "No such file"]),
         ("train.epochs=3", ["'train.epochs=3'", "--key value"]),
         ("--train.epochs", ["got no value"]),
@@ -125,6 +311,8 @@ def test_mistakes_on_the_command_line(argument, words):
         ("train: {epochs: three}", ["train.epochs (", "mine.yaml", "'three'"]),
         ("train: {epochs: true}", ["train.epochs", "whole number"]),
         ("train: 3", ["train", "mine.yaml", "section"]),
+        ("sweep: {workers: true}", ["sweep.workers (", "mine.yaml", "got True", "auto or whole number"]),
+        ("sweep: {worker_memory: 4}", ["sweep.worker_memory (", "mine.yaml", "got 4", "like 4GiB"]),
         ("data: {source: 3}", ["data.source", "3", "text"]),
         ("- 1", ["mine.yaml", "sections"]),
         ("a: [", ["mine.yaml", "no valid YAML"]),
@@ -136,6 +324,7 @@ def test_mistakes_in_the_file(tmp_path, content, words):
     file.write_text(content)
     text = message(f"--params={file}")
     assert all(word in text for word in words), text
+    assert len(text.splitlines()) == 1
 
 
 def test_every_mistake_is_told_at_once():
@@ -151,7 +340,7 @@ def test_params_cannot_be_changed():
 def test_every_key_stands_in_the_file_with_its_meaning():
     """The comments of params.yaml are the schema's descriptions, and no key is in only one of them."""
     lines = DEFAULTS.read_text().splitlines()
-    for key, field in params.leaves(params.Params):
+    for key, field in leaves(params.Params):
         if key.startswith(params.GRID):
             continue
         name = key.rsplit(".", 1)[-1]
@@ -162,11 +351,12 @@ def test_every_key_stands_in_the_file_with_its_meaning():
 
 def test_help_has_every_key_with_default_meaning_and_range():
     text = help_text(yaml.safe_load(DEFAULTS.read_text()))
-    for key, field in params.leaves(params.Params):
+    for key, field in leaves(params.Params):
         if not key.startswith(params.GRID):
             assert f"--{key} " in text
             assert field.description in text
     assert "--train.batch_size 32\n    pictures per step\n    allowed: whole number from 1\n" in text
+    assert 'dropout; […] of number from 0 below 1 or a range {"low": …, "high": …, "log": false}' in text
 
 
 def test_names_are_keras_own():

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import models, training
 from pipeline.arguments import load
+from pipeline.checkpoint import Checkpoint
 from pipeline.params import ScheduleParams
 
 ROOT = Path(__file__).parents[1]
@@ -136,7 +137,7 @@ def test_validation_loss_is_keras_own():
 
 def test_calls_back_every_epoch_with_all_metrics():
     seen = []
-    train(on_epoch=lambda epoch, values: seen.append((epoch, set(values))))
+    train(on_epoch=lambda epoch, values, _: seen.append((epoch, set(values))))
     assert seen == [(epoch, set(training.METRICS)) for epoch in (1, 2, 3)]
 
 
@@ -173,6 +174,71 @@ def test_augmentation_changes_training_alone():
     np.testing.assert_array_equal(
         augmented.probabilities, training.predict(augmented.model, halves(examples())[1])
     )
+
+
+def test_stops_where_it_is_told():
+    assert len(train(on_epoch=lambda epoch, *_: epoch == 2).history["loss"]) == 2
+
+
+GO_ON = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+import numpy as np
+from test_training import train
+from pipeline.checkpoint import Checkpoint
+file, *arguments = sys.argv[1:]
+trained = train(*arguments, checkpoint=Checkpoint.load(Path(file).read_bytes()))
+np.savez(file, *trained.model.get_weights(), probabilities=trained.probabilities)
+print(repr((trained.history, trained.best_epoch)))
+"""
+
+
+@pytest.mark.parametrize("augment", ["false", "true"])
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path, epoch, augment):
+    """In another process; momentum, dropout, augmentation, schedule, batches' order and the best epoch."""
+    arguments = ("--train.epochs=4", f"--train.augment={augment}", "--train.schedule.start=2")
+    kept = {}
+    whole = train(*arguments, on_epoch=lambda number, _, make: kept.update({number: make().dump()}))
+    file = tmp_path / "checkpoint.npz"
+    file.write_bytes(kept[epoch])
+    command = [sys.executable, "-c", GO_ON, str(file), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == repr((whole.history, whole.best_epoch))
+    with np.load(file) as found:
+        np.testing.assert_array_equal(found["probabilities"], whole.probabilities)
+        for number, weights in enumerate(whole.model.get_weights()):
+            np.testing.assert_array_equal(found[f"arr_{number}"], weights)
+
+
+def test_early_stopping_counts_the_epochs_before_a_checkpoint():
+    arguments = ("--train.epochs=9", "--train.learning_rate=1e-9", "--train.early_stopping=2")
+    kept = []
+    train(*arguments, on_epoch=lambda number, _, make: kept.append(make()))
+    assert [checkpoint.epoch for checkpoint in kept] == [1, 2, 3]
+    for checkpoint in kept:
+        assert len(train(*arguments, checkpoint=checkpoint).history["loss"]) == 3
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-100], lambda content: content[:5000], lambda _: b""]
+)
+def test_damaged_checkpoint_is_known(damage):
+    kept = []
+    train("--train.epochs=1", on_epoch=lambda number, _, make: kept.append(make().dump()))
+    assert Checkpoint.load(kept[0]).epoch == 1
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Checkpoint.load(damage(kept[0]))
+
+
+def test_checkpoint_with_a_changed_byte_is_known():
+    kept = []
+    train("--train.epochs=1", on_epoch=lambda number, _, make: kept.append(make().dump()))
+    middle = len(kept[0]) // 2
+    changed = kept[0][:middle] + bytes([kept[0][middle] ^ 1]) + kept[0][middle + 1 :]
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Checkpoint.load(changed)
 
 
 SCRIPT = """

@@ -159,6 +159,16 @@ def save(
     (path / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
 
 
+def stamp(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Tells at once whether a set's files may have changed: name, inode, size and time of each.
+
+    Raises:
+        OSError: one is missing.
+    """
+    states = [(name, (path / name).stat()) for name in (IMAGES, _LABELS, _INDEX, _REJECTED, _METADATA)]
+    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
 def save_rejected(path: Path, rejected: Iterable[Rejection]) -> None:
     """Writes a CSV of the pictures that were left out: name, reason."""
     _write_rows(path, [("name", "reason"), *((picture.name, picture.reason) for picture in rejected)])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.arguments import load
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
@@ -30,6 +30,8 @@ def command(run: Callable[[Params], Any]) -> None:
             raise UserError(f"the tracking store failed: {runs.first_line(error)}") from error
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(str(error) or "stopped", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # not waiting for a thread that still trains

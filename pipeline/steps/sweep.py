@@ -2,48 +2,60 @@
 
     mlflow run . -e sweep
     mlflow run . -e sweep -P 'sweep.grid={"batch_size":[16,64],"dropout":[0.3,0.5]}'
+    mlflow run . -e sweep -P sweep.plan=true
 
 Each cell is a run nested in the sweep's, with its metrics, report and model. The sweep's own run gets the
 leaderboard, the best cell's id (tag `best_run_id`) and that cell's report on the test split, which nothing
-else has touched. The default, 48 cells on the drawn sample, takes about 5 minutes on two cores.
+else has touched. The same command after a stop, however that came, goes on: finished cells stay, and those
+that were training go on from their last epoch. The default, 48 cells on the drawn sample, takes about 4
+minutes on two cores.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
-from pipeline.quiet import importing_tensorflow
 from pipeline.steps import command
 
+if TYPE_CHECKING:
+    from pipeline.data.prepared import Prepared
+    from pipeline.sweep.driver import Plan
+    from pipeline.sweep.executors import Here, OnCluster
+    from pipeline.tracking.trials import CellRun, Sweep
 
-def run(params: Params):
-    """Sweep and record it; returns the cells' outcomes, best first.
+
+def run(params: Params) -> "Sequence[CellRun]":
+    """Sweep and record it; returns the finished cells, best first.
 
     Raises:
         UserError: a cell failed; the others are recorded all the same.
+        Interrupted: it was stopped; what is done is recorded.
     """
     from pipeline.data import prepared
+    from pipeline.sweep import driver, lock
+    from pipeline.tracking import runs, trials
 
     pictures = prepared.prepare(params.data, params.seed)
-    with importing_tensorflow():
-        from pipeline.sweep import cells, driver, leaderboard
-    from pipeline.tracking import runs
-
     study = study_name(params, pictures.digest)
-    with runs.run("sweep", params, {"step": "sweep", "study": study}):
-        runs.log_prepared(pictures, params.data.source)
-        print(f"{cells.count(params.sweep.grid)} cells, one after the other; study {study}", flush=True)
-        outcomes = driver.drive(params, pictures, study)
-        failed = [outcome for outcome in outcomes if outcome.trial is None]
-        counts = {"total": len(outcomes), "finished": len(outcomes) - len(failed), "failed": len(failed)}
-        runs.log_metrics({f"cells/{key}": value for key, value in counts.items()})
-        ranking = leaderboard.ranked(outcomes, params.sweep.metric)
-        if ranking:
-            _record(ranking, params, pictures)
+    if params.sweep.plan:
+        found = None if params.sweep.fresh else trials.newest_sweep(study)
+        _print_plan(params, driver.plan(params, found.cells() if found else []))
+        return []
+    count = _workers(params)
+    with lock.held(study, Path(params.data.cache)), _opened(params, study) as (sweep, is_new):
+        if is_new:
+            runs.log_prepared(pictures, params.data.source)
+        ranking, failed = _sweep(params, sweep, pictures, count)
         if failed:
-            lines = [f"  {outcome.cell.name}: {outcome.reason}" for outcome in failed]
-            raise UserError("\n".join([f"{len(failed)} of {len(outcomes)} cells failed:", *lines]))
+            lines = [f"  {name}: {reason}" for name, reason in failed.items()]
+            raise UserError(
+                "\n".join([f"{len(failed)} cells failed; the same command tries just these again:", *lines])
+            )
     print("compare the cells with `mlflow ui`; register the best with `mlflow run . -e register`")
     return ranking
 
@@ -54,30 +66,210 @@ def study_name(params: Params, data_digest: str) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _record(ranking, params: Params, pictures) -> None:
-    """Log what the sweep found to its run, and print it."""
-    from pipeline import evaluation
-    from pipeline.data import splits
-    from pipeline.sweep import leaderboard
-    from pipeline.tracking import models, runs
+def _workers(params: Params) -> int:
+    """How many workers there will be on this machine; 0 where they are a cluster's.
 
-    winner = ranking[0]
-    runs.log_files(
-        {
-            "leaderboard.csv": leaderboard.as_csv(ranking),
-            "leaderboard.md": leaderboard.as_markdown(ranking).encode(),
-        }
+    Raises:
+        UserError: more than the machine can use, or a cluster whose workers could not reach the store.
+    """
+    from pipeline.sweep import cluster
+    from pipeline.tracking import runs
+
+    if params.sweep.cluster is None:
+        return cluster.workers(params.sweep)
+    if where := runs.local_part():
+        raise UserError(
+            f"sweep.cluster: its workers cannot reach {where}, which is on this machine alone; start an "
+            "MLflow server that they reach (mlflow server --host 0.0.0.0) and set MLFLOW_TRACKING_URI to its "
+            "address"
+        )
+    return 0
+
+
+@contextmanager
+def _opened(params: Params, study: str) -> "Iterator[tuple[Sweep, bool]]":
+    """The study's one run, open: made by this very command, or by the first one that swept this study.
+
+    Yields:
+        The run, and whether it is new.
+    """
+    from pipeline.tracking import runs, trials
+
+    sweep = None if params.sweep.fresh else trials.newest_sweep(study)
+    if sweep:
+        with runs.started_by_mlflow("sweep", params, {"step": "resume", "resumes": sweep.run_id}):
+            print(f"study {sweep.study} is there: going on with it in run {sweep.run_id}", flush=True)
+            with runs.reopened(sweep.run_id):
+                yield sweep, False
+        return
+    name = trials.next_generation(study)
+    with runs.run("sweep", params, {"step": "sweep", "study": name, "format": trials.FORMAT}) as run_id:
+        yield trials.Sweep.of(runs.get(run_id)), True
+
+
+def _sweep(
+    params: Params, sweep: "Sweep", pictures: "Prepared", count: int
+) -> "tuple[list[CellRun], dict[str, str]]":
+    """Drive the sweep and record it; returns the ranking, and why cells failed, by their names."""
+    from pipeline.sweep import driver, leaderboard, study
+    from pipeline.sweep.cells import Cell
+    from pipeline.tracking import runs, trials
+
+    planned = driver.plan(params, sweep.cells())
+    asked = study.Study(
+        sweep.study,
+        params.sweep,
+        params.seed,
+        params.train.epochs,
+        params.sweep.storage or runs.beside_the_store("sweeps.db"),
+        planned.done,
+        trials.validation_accuracies,
     )
-    runs.set_tags({"best_run_id": winner.trial.run_id})
-    runs.log_metrics({f"best/{name}": winner.trial.scores[name] for name in leaderboard.SCORES})
-    print(leaderboard.as_console(ranking))
-    scores = f"validation {params.sweep.metric} {winner.trial.scores[params.sweep.metric]:.4f}"
+    with _executor(params, planned, count) as (executor, versions):
+        print(_summary(params, sweep, planned, executor), flush=True)
+        where = _where(params, sweep, pictures)
+        driving = driver.Driver(params, sweep, planned, asked, executor, where, runs.store(), versions)
+        stopped = None
+        try:
+            driving.drive()
+        except Interrupted as interrupted:
+            stopped = interrupted
+        except KeyboardInterrupt:
+            executor.close()
+            driving.give_up()
+            raise Interrupted("stopped at once; the same command goes on from the last epochs kept") from None
+        found = sweep.cells()
+        planned = driver.plan(params, found)
+        failed = {Cell(run.values).name: run.reason for run in found if run.status == "FAILED"}
+        runs.log_metrics(
+            {
+                "cells/total": planned.total,
+                "cells/finished": len(planned.done),
+                "cells/failed": len(failed),
+            }
+        )
+        ranking = leaderboard.ranked(planned.done, params.sweep.metric)
+        if ranking:
+            _record(ranking, params, sweep)
+            if not stopped:
+                _test(ranking[0], params, sweep, executor, where)
+        if stopped:
+            print(f"{len(planned.done)} of {planned.total} cells are done")
+            raise stopped
+    return ranking, failed
+
+
+@contextmanager
+def _executor(
+    params: Params, planned: "Plan", count: int
+) -> "Iterator[tuple[Here | OnCluster, Mapping[str, str]]]":
+    """Where cells run, and the packages that must be there."""
+    from pipeline.sweep import cluster
+    from pipeline.sweep.executors import Here
+
+    left = planned.total - len(planned.done)
+    versions: Mapping[str, str] = {}
+    if params.sweep.cluster is not None:
+        executor, versions = cluster.connect(params.sweep)
+    # A cell that hangs can be ended only in a process of its own.
+    elif left == 0 or (count == 1 and params.sweep.cell_timeout is None):
+        executor = Here()
+    else:
+        executor = cluster.start(params.sweep, min(count, left), count)
+    try:
+        yield executor, versions
+    finally:
+        executor.close()
+
+
+def _where(params: Params, sweep: "Sweep", pictures: "Prepared") -> dict[str, Any]:
+    """Where workers find the prepared pictures, which a cluster's may have to fetch from the sweep's run."""
+    from pipeline.sweep import worker
+    from pipeline.tracking import runs
+
+    where = {
+        "path": str(pictures.path.absolute()),
+        "digest": pictures.digest,
+        "cache": str(Path(params.data.cache).absolute()),
+        "run_id": "",
+    }
+    if params.sweep.cluster is not None:
+        names = {path.name for path in pictures.path.iterdir()}
+        if not names <= runs.artifacts(sweep.run_id, worker.PREPARED):
+            runs.upload(pictures.path, worker.PREPARED)
+        # a folder of the worker's own machine, relative to where it was started
+        where |= {"run_id": sweep.run_id, "cache": params.data.cache}
+    return where
+
+
+def _summary(params: Params, sweep: "Sweep", planned: "Plan", executor: "Here | OnCluster") -> str:
+    done, begun = len(planned.done), len(planned.open)
+    workers = executor.slots()
+    where = f" of {params.sweep.cluster}" if params.sweep.cluster else ""
+    parts = [f"{planned.total} cells", f"{done} done", f"{planned.total - done} to train"]
+    if begun:
+        parts.append(f"{begun} of them begun")
+    parts.append(f"{workers} worker{'s' * (workers != 1)}{where}")
+    return f"{', '.join(parts)}; study {sweep.study}"
+
+
+def _print_plan(params: Params, planned: "Plan") -> None:
+    from pipeline.sweep import cells, driver
+    from pipeline.sweep.cells import Cell
+
+    def state(key: str) -> str:
+        run = planned.known.get(key)
+        if run is None:
+            return "to train"
+        if run.trial:
+            return f"done, {params.sweep.metric} {run.trial.scores[params.sweep.metric]:.4f}"
+        return f"failed, to try again: {run.reason}" if run.status == "FAILED" else "begun"
+
+    wanted = cells.cells(params.sweep.grid) if params.sweep.sampler == "grid" else []
+    named = {driver.identity(params, cell): cell.name for cell in wanted}
+    for key, run in planned.known.items():
+        named.setdefault(key, Cell(run.values).name)
+    for key, name in named.items():
+        print(f"{name}: {state(key)}")
+    drawn = planned.total - len(named)
+    if drawn:
+        print(f"and {drawn} that {params.sweep.sampler} will draw")
+    print(f"{planned.total} cells, {len(planned.done)} done, {planned.total - len(planned.done)} to train")
+
+
+def _record(ranking: "Sequence[CellRun]", params: Params, sweep: "Sweep") -> None:
+    """Log the ranking to the sweep's run, and print it."""
+    from pipeline.sweep import leaderboard
+    from pipeline.tracking import runs
+
+    table = leaderboard.Table(ranking, params)
+    runs.log_files({"leaderboard.csv": table.as_csv(), "leaderboard.md": table.as_markdown().encode()})
+    runs.set_tags({"best_run_id": ranking[0].run_id})
+    scores = ranking[0].trial.scores
+    runs.log_metrics({f"best/{name}": scores[name] for name in leaderboard.SCORES})
+    print(table.as_console())
+
+
+def _test(
+    winner: "CellRun", params: Params, sweep: "Sweep", executor: "Here | OnCluster", where: Mapping[str, Any]
+) -> None:
+    """Measure the winner on the test split, where it has not been, and say which it is."""
+    from pipeline.sweep import worker
+    from pipeline.sweep.cells import Cell
+    from pipeline.tracking import runs
+
+    name, metric = Cell(winner.values).name, params.sweep.metric
+    scores = f"validation {metric} {winner.trial.scores[metric]:.4f}"
     if params.data.test > 0:
-        model = models.load(models.of_run(winner.trial.run_id))
-        result = evaluation.evaluate(model, pictures, splits.TEST)
-        evaluation.record(result, pictures, splits.TEST, f"{winner.cell.name}, test split")
-        scores += f", test accuracy {result.report.accuracy:.4f}, test F1 {result.report.f1:.4f}"
-    print(f"best: {winner.cell.name} ({scores}), run {winner.trial.run_id}")
+        if sweep.tags.get("tested_run_id") == winner.run_id:
+            measured = {key: sweep.metrics[f"test/{key}"] for key in ("accuracy", "f1")}
+        else:
+            measured = executor.call(
+                worker.evaluate_winner, sweep.run_id, winner.run_id, name, runs.store(), where
+            )
+            runs.set_tags({"tested_run_id": winner.run_id})
+        scores += f", test accuracy {measured['accuracy']:.4f}, test F1 {measured['f1']:.4f}"
+    print(f"best: {name} ({scores}), run {winner.run_id}")
 
 
 def main() -> None:

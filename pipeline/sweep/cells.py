@@ -39,10 +39,9 @@ class Cell:
 
 
 def ordered(keys: Mapping[str, Any]) -> list[str]:
-    """A grid's keys in the order of names and columns: the original's four, then the others as given."""
-    return sorted(
-        keys, key=lambda key: [*ABBREVIATIONS].index(key) if key in ABBREVIATIONS else len(ABBREVIATIONS)
-    )
+    """A grid's keys in the order of names and columns: the original's four, then the others by name."""
+    first = [*ABBREVIATIONS]
+    return sorted(keys, key=lambda key: (first.index(key) if key in first else len(first), key))
 
 
 def cells(grid: GridParams) -> list[Cell]:

@@ -1,76 +1,355 @@
-"""Drives a sweep: asks for cells, has them run, tells what came of them, and shows how far it is."""
+"""Drives a sweep: has every cell that is not done run, once, and settles what becomes of each.
 
-import sys
+What is done is read from the runs, so it does not matter what was killed before, nor where. Only this process
+makes cells' runs and writes the study; only the worker that has a cell writes to its run.
+"""
+
+import json
+import signal
 import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from tqdm import tqdm
-
-from pipeline import trial
-from pipeline.data.prepared import Prepared
-from pipeline.params import Params
-from pipeline.sweep import cells, executor
+from pipeline.errors import Interrupted, UserError
+from pipeline.params import Params, section_of
+from pipeline.sections import assign
+from pipeline.sweep import cells, worker
 from pipeline.sweep.cells import Cell
-from pipeline.sweep.executor import Outcome
+from pipeline.sweep.executors import Here, OnCluster
+from pipeline.sweep.lock import Heartbeat
+from pipeline.sweep.progress import Progress
 from pipeline.sweep.study import Study
+from pipeline.sweep.worker import Task
+from pipeline.tracking import trials
+from pipeline.tracking.trials import CellRun, Sweep
+
+# Ctrl-C in a terminal reaches this process as SIGINT, and through `mlflow run` once more as SIGTERM: so many
+# seconds after the first, that is no second wish.
+SAME_STOP = 5
+TICK = 0.5  # seconds between two looks at clocks and signals
 
 
-def drive(params: Params, prepared: Prepared, study_name: str) -> list[Outcome]:
-    """Train every cell of `sweep.grid`, each in a run nested in the open one.
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's cells, as their runs tell before it starts.
+
+    Attributes:
+        total: how many cells the study has when the sweep is done: those of the grid, and those done before.
+        known: the runs that there are, by what identifies their cells.
+        open: those that were begun before and are to be gone on with, failed ones among them.
+    """
+
+    total: int
+    known: dict[str, CellRun]
+    open: list[Cell]
+
+    @property
+    def done(self) -> list[CellRun]:
+        """The cells that are finished."""
+        return [run for run in self.known.values() if run.trial]
+
+
+def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
+    """What a cell is within its study: every parameter that it is trained with, as JSON.
+
+    A grid that gets a further key has cells under new names that are old ones all the same.
+    """
+    values = cell.values if isinstance(cell, Cell) else cell
+    raw = {"model": params.model.model_dump(), "train": params.train.model_dump()}
+    for key, value in values.items():
+        assign(raw[section_of(key)], key, value)
+    return json.dumps(raw, sort_keys=True)
+
+
+def plan(params: Params, runs: Sequence[CellRun]) -> Plan:
+    """What is done, and what is left, of the sweep that `params` ask for."""
+    # A finished cell stands before one that is the same under another name.
+    known = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
+    if params.sweep.sampler == "grid":
+        wanted = {identity(params, cell) for cell in cells.cells(params.sweep.grid)}
+        total = len(wanted | {key for key, run in known.items() if run.trial})
+        begun = [run for key, run in known.items() if key in wanted and not run.trial]
+    else:
+        total = max(params.sweep.n_trials, len(known))
+        begun = [run for run in known.values() if not run.trial]
+    # Those that were training come first: what they have done is lost by nothing but a lost disk.
+    begun.sort(key=lambda run: run.status == "FAILED")
+    return Plan(total, known, [Cell(run.values) for run in begun])
+
+
+@dataclass
+class _Running:
+    """A cell in flight."""
+
+    cell: Cell
+    run_id: str
+    token: str
+    deaths: int = 0
+    epoch: int = 0
+    started: float | None = None
+
+
+class Driver:
+    """Drives one sweep to its end, or to where it is stopped.
 
     Args:
-        params: the cells' values stand over those under `model` and `train`.
-        prepared: the pictures that all cells are trained on.
-        study_name: the study that the cells are tagged with.
-
-    Returns:
-        One outcome a cell, in the order in which they ended.
+        params: those in force.
+        sweep: the sweep's run.
+        planned: its cells.
+        study: proposes cells.
+        executor: runs them.
+        pictures: of the tasks.
+        store: MLflow's tracking URI.
+        versions: that workers must have; none for workers of this machine.
     """
-    study = Study(study_name, params.sweep.grid, params.seed)
 
-    def run_cell(cell: Cell) -> trial.Trial:
-        tags = {"step": "cell", "cell": cell.key, "study": study_name}
-        return trial.run(params.with_cell(cell.values), prepared, cell.name, tags)
-
-    progress = _Progress(cells.count(params.sweep.grid), params.sweep.metric)
-    outcomes = []
-    for outcome in executor.outcomes(study.ask, run_cell):
-        study.tell(outcome.cell, outcome.trial and outcome.trial.scores[params.sweep.metric])
-        outcomes.append(outcome)
-        progress.show(outcome)
-    progress.close()
-    return outcomes
-
-
-class _Progress:
-    """A bar on a terminal, a plain line a cell elsewhere: cells done, the best so far, the time left."""
-
-    def __init__(self, total: int, metric: str):
-        self.total, self.metric, self.best, self.done = total, metric, None, 0
-        self.start = time.monotonic()
-        self.bar = tqdm(total=total, unit="cell", desc="sweep") if sys.stderr.isatty() else None
-
-    def show(self, outcome: Outcome) -> None:
-        self.done += 1
-        if outcome.trial:
-            score = outcome.trial.scores[self.metric]
-            self.best = score if self.best is None else max(self.best, score)
-            result = f"{self.metric} {score:.4f}" + (" (diverged)" if outcome.trial.diverged else "")
-        else:
-            result = f"failed: {outcome.reason}"
-        best = "none" if self.best is None else f"{self.best:.4f}"
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"best {self.metric} {best}", refresh=False)
-            self.bar.update()
-            if outcome.trial is None:
-                self.bar.write(f"{outcome.cell.name}: {result}", file=sys.stderr)
-            return
-        left = (time.monotonic() - self.start) / self.done * (self.total - self.done)
-        print(
-            f"cell {self.done}/{self.total} {outcome.cell.name}: {result}; best {best}; "
-            f"{tqdm.format_interval(left)} left",
-            flush=True,
+    def __init__(
+        self,
+        params: Params,
+        sweep: Sweep,
+        planned: Plan,
+        study: Study,
+        executor: Here | OnCluster,
+        pictures: Mapping[str, Any],
+        store: str,
+        versions: Mapping[str, str],
+    ):
+        self._params, self._sweep, self._study, self._executor = params, sweep, study, executor
+        self._pictures, self._store, self._versions = pictures, store, versions
+        self._session = uuid.uuid4().hex
+        self._runs = {key: run.run_id for key, run in planned.known.items()}
+        self._seen = {key for key, run in planned.known.items() if run.trial}
+        self._waiting = list(planned.open)
+        self._seen |= {identity(params, cell) for cell in planned.open}
+        self._left = planned.total - len(planned.done) - len(planned.open)
+        self._reserve: list[Cell] = []
+        self._running: dict[str, _Running] = {}
+        self._stopping, self._broken, self._told_to_stop = "", "", False
+        self._start = time.monotonic()
+        best = max((run.trial.scores[params.sweep.metric] for run in planned.done), default=None)
+        self._progress = Progress(
+            planned.total, len(planned.done), params.train.epochs, params.sweep.metric, best
         )
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    def drive(self) -> None:
+        """Run cells until none is left.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; with all cells recorded as far as they have come.
+            KeyboardInterrupt: a second one; cells in flight were left at once.
+            UserError: what every cell needs failed: the store, the disk, the cluster, the pictures.
+        """
+        heartbeat = Heartbeat(self._sweep.run_id, self._sweep.study)
+        try:
+            with self._signals():
+                self._stop_others()
+                while True:
+                    self._fill()
+                    if not self._running:
+                        break
+                    self._pass_on_stop()
+                    self._look_ahead()
+                    if event := self._executor.next(TICK):
+                        self._handle(event)
+                    self._end_overdue()
+                    heartbeat.beat()
+        finally:
+            self._progress.close()
+            self._study.close()
+            heartbeat.stop()
+        if self._broken:
+            raise UserError(f"{self._broken}; mend that, and the same command goes on")
+        if self._stopping == "interrupted":
+            raise Interrupted("stopped; the same command goes on where the cells were left")
+
+    def give_up(self) -> None:
+        """Record cells that were left at once, as far as the store still takes it."""
+        for running in self._running.values():
+            trials.interrupt(running.run_id)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C or SIGTERM once: stop at the end of the epoch; again: at once."""
+        first: tuple[int, float] | None = None
+
+        def handle(number: int, frame: object) -> None:
+            nonlocal first
+            now = time.monotonic()
+            if first and number == signal.SIGTERM != first[0] and now - first[1] < SAME_STOP:
+                return
+            if self._stopping == "interrupted":
+                raise KeyboardInterrupt
+            first = number, now
+            self._progress.say(
+                "stopping: cells that train end their epoch and keep it; once more (Ctrl-C) stops at once"
+            )
+            self._stop("interrupted")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, why: str) -> None:
+        self._stopping = self._stopping or why
+
+    def _pass_on_stop(self) -> None:
+        if (self._stopping == "interrupted" or self._broken) and not self._told_to_stop:
+            self._told_to_stop = True
+            for token in self._running:
+                self._executor.order(token, worker.STOP)
+
+    def _stop_others(self) -> None:
+        """Have cells stop that a killed driver left behind on a cluster: two would write to one run."""
+        said = False
+        while isinstance(self._executor, OnCluster) and not self._stopping:
+            names = self._executor.stop_others(self._sweep.study, self._session)
+            if not names:
+                return
+            if not said:
+                self._progress.say(f"waiting for cells of an earlier driver to stop: {', '.join(names)}")
+            said = True
+            time.sleep(TICK)
+
+    def _fill(self) -> None:
+        """Give every free worker a cell."""
+        budget = self._params.sweep.time_budget
+        if budget and time.monotonic() - self._start >= budget and not self._stopping:
+            self._progress.say("the time budget is used up: no more cells are started")
+            self._stop("budget")
+        if self._stopping or self._broken:
+            return
+        slots = self._executor.slots()
+        if isinstance(self._params.sweep.workers, int):
+            slots = min(slots, self._params.sweep.workers)
+        while len(self._running) < slots and (cell := self._next()):
+            key = identity(self._params, cell)
+            if key not in self._runs:
+                self._runs[key] = self._sweep.new_cell(cell.name, cell.key)
+            self._submit(_Running(cell, self._runs[key], ""))
+
+    def _next(self) -> Cell | None:
+        if self._waiting:
+            return self._study.take(self._waiting.pop(0))
+        self._look_ahead()
+        return self._reserve.pop() if self._reserve else None
+
+    def _look_ahead(self) -> None:
+        """Ask for a cell of a grid while others train: a worker that is free then need not wait for it."""
+        ahead = self._params.sweep.sampler == "grid" or len(self._running) < self._executor.slots()
+        if self._reserve or self._waiting or self._left <= 0 or self._stopping or not ahead:
+            return
+        cell = self._study.ask(lambda cell: identity(self._params, cell) in self._seen)
+        if cell is None:
+            self._left = 0
+            return
+        self._left -= 1
+        self._seen.add(identity(self._params, cell))
+        self._reserve.append(cell)
+
+    def _submit(self, running: _Running) -> None:
+        token = uuid.uuid4().hex
+        self._running[token] = running
+        running.token, running.started = token, None
+        cell = running.cell
+        self._executor.submit(
+            Task(
+                token=token,
+                session=self._session,
+                study=self._sweep.study,
+                run_id=running.run_id,
+                name=cell.name,
+                params=self._params.with_cell(cell.values).model_dump(by_alias=True),
+                store=self._store,
+                pictures=self._pictures,
+                judged=self._params.sweep.pruner != "none",
+                shared=self._params.sweep.cluster is not None,
+                versions=self._versions,
+            )
+        )
+        self._progress.started(cell)
+
+    def _handle(self, event: Mapping[str, Any]) -> None:
+        running = self._running.get(event["token"])
+        if running is None:
+            return  # of a cell that was ended or has ended: an event can be late
+        match event["event"]:
+            case "started":
+                self._count_start(running)
+            case "epoch":
+                self._judge(running, event["epoch"], event["value"])
+            case "ended":
+                del self._running[event["token"]]
+                self._settle(running, event["result"])
+
+    def _count_start(self, running: _Running) -> None:
+        if running.started is not None:  # Dask has tried it again by itself
+            running.deaths += 1
+            if running.deaths > self._params.sweep.retries:
+                self._executor.end(running.token)
+                self._fail(running, "its process died")
+                return
+        running.started = time.monotonic()
+        if self._told_to_stop:
+            self._executor.order(running.token, worker.STOP)
+
+    def _judge(self, running: _Running, epoch: int, value: float) -> None:
+        running.epoch, running.deaths = epoch, 0  # it comes on: a death before that does not count any more
+        self._progress.epoch(running.cell, epoch)
+        self._study.report(running.cell, epoch, value)
+        if self._params.sweep.pruner != "none" and epoch < self._params.train.epochs:
+            verdict = worker.PRUNE if self._study.prunes(running.cell) else worker.GO
+            self._executor.order(running.token, verdict)
+
+    def _settle(self, running: _Running, result: Mapping[str, Any]) -> None:
+        state, reason = result["state"], result.get("reason", "")
+        if state == worker.FINISHED:
+            score = result["scores"][self._params.sweep.metric]
+            self._study.tell(running.cell, running.run_id, score, result["pruned"])
+            note = " (diverged)" if result["diverged"] else ""
+            note += f" (pruned after epoch {result['epochs']})" if result["pruned"] else ""
+            self._progress.ended(running.cell, score, note)
+        elif state == worker.DIED:
+            running.deaths += 1
+            tries = running.deaths + 1
+            if running.deaths > self._params.sweep.retries:
+                times = f" {running.deaths} times in the same epoch" if running.deaths > 1 else ""
+                self._fail(running, f"{reason}{times}")
+            elif self._stopping or self._broken:
+                self._leave(running)
+            else:
+                self._progress.say(
+                    f"{running.cell.name}: {reason}; try {tries} of {1 + self._params.sweep.retries}"
+                )
+                self._submit(running)
+        elif state == worker.FAILED:
+            self._study.tell(running.cell, running.run_id, None)
+            self._progress.ended(running.cell, None, reason)
+        else:
+            self._leave(running)
+            if state == worker.BROKEN:
+                self._broken = self._broken or reason
+
+    def _fail(self, running: _Running, reason: str) -> None:
+        """Record a cell as failed whose process cannot do it."""
+        self._running.pop(running.token, None)
+        trials.fail(running.run_id, reason)
+        self._study.tell(running.cell, running.run_id, None)
+        self._progress.ended(running.cell, None, reason)
+
+    def _leave(self, running: _Running) -> None:
+        """A cell that is to be gone on with another time."""
+        self._study.tell(running.cell, running.run_id, None)
+        self._progress.left(running.cell)
+
+    def _end_overdue(self) -> None:
+        timeout = self._params.sweep.cell_timeout
+        for running in [*self._running.values()] if timeout else []:
+            if running.started is not None and time.monotonic() - running.started > timeout:
+                self._executor.end(running.token)
+                self._fail(running, f"took longer than sweep.cell_timeout, {timeout:g} s")

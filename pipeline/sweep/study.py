@@ -1,52 +1,215 @@
-"""What chooses the next cell: an Optuna study that is asked and told by one process."""
+"""What chooses the next cell: an Optuna study that is asked and told by one process, the driver.
 
+Which cells are done is read from their runs. The study is what samplers and pruners learn from, and can be
+looked at with Optuna's own tools; where it lacks a finished cell, it is given it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import optuna
-from optuna.samplers import GridSampler
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import GridSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.params import GridParams
-from pipeline.sweep import cells
+from pipeline.errors import UserError
+from pipeline.grid import Range
+from pipeline.params import SweepParams, without_password
 from pipeline.sweep.cells import Cell
+from pipeline.tracking.trials import CellRun
 
-
-class _AskedSampler(GridSampler):
-    """Optuna's grid, for a study that is asked and told rather than optimized.
-
-    GridSampler ends a study with `Study.stop` once the last cell is told, which raises RuntimeError outside
-    `optimize`. Here the caller knows how many cells there are, and stops asking.
-    """
-
-    def after_trial(self, *args: object) -> None:
-        """Do nothing: there is no loop to stop."""
+DRAWS = 100  # of a sampler, before it is taken to have no cell left that it has not drawn
+# A cell is compared with others once so many have gone as far, and never in its first epoch, whose order
+# says little about the last.
+WARM_UP_CELLS = 5
+WARM_UP_EPOCHS = 2  # Optuna judges from this one on
 
 
 class Study:
-    """Proposes every cell of a grid once.
+    """Proposes cells, none twice.
 
-    Optuna gives the N-th trial of a study the N-th cell as long as no trial came before, so one process that
-    asks for exactly as many trials as there are cells gets each of them once.
+    Args:
+        name: the study's.
+        sweep: the `sweep` section: space, sampler, pruner, metric.
+        seed: of the sampler.
+        epochs: the most that a cell is trained.
+        storage: URL of Optuna's database.
+        done: the finished cells.
+        history: gives the validation accuracy of each epoch of a run; asked only where a pruner wants it.
+
+    Raises:
+        UserError: the database cannot be used.
     """
 
-    def __init__(self, name: str, grid: GridParams, seed: int):
+    def __init__(
+        self,
+        name: str,
+        sweep: SweepParams,
+        seed: int,
+        epochs: int,
+        storage: str,
+        done: Sequence[CellRun],
+        history: Callable[[str], Sequence[float]],
+    ):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._space = {key: list(values) for key, values in grid.values().items()}
-        self._study = optuna.create_study(
-            study_name=name, direction="maximize", sampler=_AskedSampler(self._space, seed=seed)
-        )
+        self._sweep, self._seed, self._history = sweep, seed, history
+        self._space = {key: _distribution(values) for key, values in sweep.grid.values().items()}
         self._trials: dict[str, optuna.Trial] = {}
-        self._left = cells.count(grid)
+        self._study = _open(f"{name}/{_digest(self._space)}", storage, _pruner(sweep.pruner, epochs))
+        self._catch_up(done)
+        self._proposals = iter(_grid(sweep, seed)) if sweep.sampler == "grid" else None
 
-    def ask(self) -> Cell | None:
-        """The next cell to run; None where all have been asked for."""
-        if self._left == 0:
-            return None
-        self._left -= 1
-        trial = self._study.ask()
-        cell = Cell({key: trial.suggest_categorical(key, values) for key, values in self._space.items()})
-        self._trials[cell.key] = trial
+    def ask(self, known: Callable[[Cell], bool]) -> Cell | None:
+        """The next cell; None where there are no more.
+
+        Args:
+            known: whether a cell is done, running, or will be gone on with.
+        """
+        if self._proposals is not None:
+            cell = next((cell for cell in self._proposals if not known(cell)), None)
+            return cell and self.take(cell)
+        for _ in range(DRAWS):
+            number = len(self._study.get_trials(deepcopy=False))
+            # A sampler for each trial: one that is made anew when a sweep goes on would draw the same again.
+            state = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+            sampler = TPESampler if self._sweep.sampler == "tpe" else RandomSampler
+            self._study.sampler = sampler(seed=state)
+            trial = self._study.ask(self._space)
+            cell = Cell(trial.params)
+            if not known(cell):
+                self._trials[cell.key] = trial
+                return cell
+            self._study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def take(self, cell: Cell) -> Cell:
+        """Begin a trial of a given cell: one of the grid, or one that was broken off before."""
+        if set(cell.values) == set(self._space):
+            self._study.enqueue_trial(dict(cell.values))
+            self._trials[cell.key] = self._study.ask(self._space)
         return cell
 
-    def tell(self, cell: Cell, value: float | None) -> None:
-        """Report a cell's score; None where it failed."""
+    def report(self, cell: Cell, epoch: int, value: float) -> None:
+        """Tell what a cell came to after an epoch, counted from 1; what was told before does not count."""
+        if (trial := self._trials.get(cell.key)) and self._sweep.pruner != "none":
+            trial.report(value, epoch)
+
+    def prunes(self, cell: Cell) -> bool:
+        """Whether a cell has fallen so far behind that it ends here."""
+        trial = self._trials.get(cell.key)
+        return bool(trial) and trial.should_prune()
+
+    def tell(self, cell: Cell, run_id: str, value: float | None, pruned: bool = False) -> None:
+        """Say what a cell came to: its score, or None where it failed or was broken off."""
+        trial = self._trials.pop(cell.key, None)
+        if trial is None:
+            return
+        trial.set_user_attr("run_id", run_id)
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        self._study.tell(self._trials.pop(cell.key), value, state)
+        if pruned:
+            trial.set_user_attr("pruned", True)
+        self._study.tell(trial, value, state)
+
+    def close(self) -> None:
+        """Give back what was asked for and is not done."""
+        for trial in self._trials.values():
+            self._study.tell(trial, state=TrialState.FAIL)
+        self._trials = {}
+
+    def _catch_up(self, done: Sequence[CellRun]) -> None:
+        """Enter finished cells that the study lacks, and end trials whose driver was killed."""
+        for _ in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._study.ask()  # enqueued by a driver that was killed before it began it
+        there = set()
+        for trial in self._study.get_trials(deepcopy=False):
+            there.add(trial.user_attrs.get("run_id"))
+            if not trial.state.is_finished():
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        for run in done:
+            if run.run_id in there or not _contains(self._space, run.values):
+                continue
+            values = self._history(run.run_id) if self._sweep.pruner != "none" else []
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    params=dict(run.values),
+                    distributions=self._space,
+                    value=run.trial.scores[self._sweep.metric],
+                    user_attrs={"run_id": run.run_id} | ({"pruned": True} if run.trial.pruned else {}),
+                    intermediate_values=dict(enumerate(values, start=1)),
+                )
+            )
+
+
+def _open(name: str, storage: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    try:
+        return optuna.create_study(
+            study_name=name,
+            storage=optuna.storages.RDBStorage(storage),
+            direction="maximize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
+        raise UserError(
+            f"sweep.storage: the study's database {without_password(storage)} cannot be used: "
+            f"{str(error).splitlines()[0]}; mend it, or name another: what is done is read from the runs"
+        ) from None
+
+
+def _distribution(values: tuple | Range) -> BaseDistribution:
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values)
+    kind = IntDistribution if isinstance(values.low, int) else FloatDistribution
+    return kind(values.low, values.high, log=values.log)
+
+
+def _digest(space: Mapping[str, BaseDistribution]) -> str:
+    """Names a space: Optuna refuses other values of a key within a study, so an extended grid has another."""
+    texts = {key: optuna.distributions.distribution_to_json(value) for key, value in space.items()}
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _contains(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> bool:
+    if set(space) != set(values):
+        return False
+    for key, distribution in space.items():
+        try:
+            if not distribution._contains(distribution.to_internal_repr(values[key])):
+                return False
+        except ValueError:  # a category that is not there
+            return False
+    return True
+
+
+def _grid(sweep: SweepParams, seed: int) -> list[Cell]:
+    """Every cell of a grid, in the order in which Optuna's GridSampler proposes them.
+
+    It gives the N-th trial of a study the N-th cell as long as no trial came before, whatever became of the
+    others; after that it may give a cell again that is still running, and it knows a list of values by its
+    whole, so that one that was extended is new to it. So it is asked for all cells at once, in a study of
+    their own, and what is done is left out by whoever asks.
+    """
+    space = {key: list(values) for key, values in sweep.grid.values().items()}
+    proposals = optuna.create_study(sampler=GridSampler(space, seed=seed))
+    found = []
+    for _ in range(int(np.prod([len(values) for values in space.values()]))):
+        trial = proposals.ask()
+        found.append(Cell({key: trial.suggest_categorical(key, values) for key, values in space.items()}))
+    return found
+
+
+def _pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
+    if name == "median":
+        return optuna.pruners.MedianPruner(WARM_UP_CELLS, WARM_UP_EPOCHS, n_min_trials=WARM_UP_CELLS)
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+    return optuna.pruners.NopPruner()

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import mlflow
 import numpy as np
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
@@ -38,24 +39,55 @@ class Loaded:
     data_digest: str
 
 
-def log(model: keras.Model, prepared: Prepared, metrics: Mapping[str, float]) -> str:
+def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[str, float]) -> str:
     """Log a network, which need not be compiled, and what it scores to the open run.
 
-    The steps of MLflow's own `log_model` but one: that loads each model again to try its input example, which
-    would take as long here as the rest of the recording; the tests do it once for all.
+    Where that was broken off before, it is completed: a run has one model, and each metric once.
+
+    Args:
+        run_id: of the open run.
+        model: the network.
+        prepared: the pictures that it was trained on.
+        metrics: its scores, logged last.
 
     Returns:
         The logged model's URI.
     """
-    client = mlflow.MlflowClient()
-    run = mlflow.active_run().info
-    logged = client.create_logged_model(run.experiment_id, NAME, run.run_id)
-    client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    mlflow.log_metrics(metrics, model_id=logged.model_id)
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    logged = _whole_one(client, run) or _save(client, run, model, prepared)
+    if logged.model_id not in {output.model_id for output in run.outputs.model_outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    missing = {key: value for key, value in metrics.items() if key not in run.data.metrics}
+    if missing:
+        mlflow.log_metrics(missing, model_id=logged.model_id)
+    return logged.model_uri
+
+
+def _whole_one(client: MlflowClient, run: Run) -> LoggedModel | None:
+    """The model that a run made before it was broken off; half ones are deleted."""
+    whole = None
+    for model in client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    ):
+        if model.status == LoggedModelStatus.READY:
+            whole = model
+        else:
+            client.delete_logged_model(model.model_id)
+    return whole
+
+
+def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared) -> LoggedModel:
+    """The steps of MLflow's own `log_model` but one, and the link to the run.
+
+    That loads each model again to try its input example, which would take as long here as the rest of the
+    recording; the tests do it once for all.
+    """
+    logged = client.create_logged_model(run.info.experiment_id, NAME, run.info.run_id)
     described = mlflow.models.Model(
         artifact_path=logged.artifact_location,
         model_uuid=logged.model_id,
-        run_id=run.run_id,
+        run_id=run.info.run_id,
         model_id=logged.model_id,
     )
     with tempfile.TemporaryDirectory() as temporary:
@@ -71,8 +103,7 @@ def log(model: keras.Model, prepared: Prepared, metrics: Mapping[str, float]) ->
             metadata={"classes": list(prepared.classes), "data_digest": prepared.digest},
         )
         client.log_model_artifacts(logged.model_id, str(folder))
-    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    return logged.model_uri
+    return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
 
 
 def _signature(prepared: Prepared) -> ModelSignature:

@@ -15,14 +15,14 @@ import requests
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.arguments import load
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
 SERVER_TIMEOUT = 10  # seconds that a tracking server has to answer its first request
@@ -43,8 +43,7 @@ def connect() -> None:
         UserError: a tracking server that gives no answer, whatever it is, within `SERVER_TIMEOUT` seconds,
             or a store that MLflow cannot open.
     """
-    for name, level in QUIET.items():
-        logging.getLogger(name).setLevel(level)
+    _quiet()
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         try:
@@ -59,6 +58,39 @@ def connect() -> None:
         MlflowClient().search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError) as error:
         raise UserError(f"the tracking store {uri} cannot be used: {first_line(error)}") from None
+
+
+def use(uri: str) -> None:
+    """Work with a store that another process has checked, and says where it is."""
+    _quiet()
+    if mlflow.get_tracking_uri() != uri:
+        mlflow.set_tracking_uri(uri)
+
+
+def store() -> str:
+    """The URI of the tracking store, as another process of this machine can use it."""
+    return mlflow.get_tracking_uri()
+
+
+def local_part() -> str:
+    """What of the store another machine cannot reach: its database, its artifacts, or nothing (empty)."""
+    uri = mlflow.get_tracking_uri()
+    if uri.partition(":")[0] in ("sqlite", "file", "") or "://" not in uri:
+        return f"the tracking store {uri}"
+    place = MlflowClient().get_experiment(experiment_id()).artifact_location
+    return f"the artifacts' folder {place}" if place.partition(":")[0] in ("file", place) else ""
+
+
+def beside_the_store(name: str) -> str:
+    """The URL of an SQLite file beside the local store's; in this folder where the store is a server's."""
+    uri = mlflow.get_tracking_uri()
+    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()
+    return f"sqlite:///{(folder / name).absolute()}"
+
+
+def _quiet() -> None:
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @contextmanager
@@ -84,7 +116,7 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
         mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in known})
         mlflow.set_tags(tags)
         yield active.info.run_id
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         mlflow.end_run("KILLED")
         raise
     except BaseException:
@@ -93,27 +125,97 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
     mlflow.end_run("FINISHED")
 
 
+@contextmanager
+def reopened(run_id: str, params: Params | None = None) -> Iterator[Run]:
+    """Go on with a run that was made before; close it as `run` does.
+
+    Args:
+        run_id: of the run; it may be in any state.
+        params: those that it has not got yet are logged.
+
+    Yields:
+        The run as it was found.
+    """
+    found = MlflowClient().get_run(run_id)
+    mlflow.start_run(run_id=run_id, nested=True)
+    try:
+        if params is not None:
+            known = found.data.params
+            mlflow.log_params(
+                {key: as_text(value) for key, value in params.flat().items() if key not in known}
+            )
+        yield found
+    except (KeyboardInterrupt, Interrupted):
+        mlflow.end_run("KILLED")
+        raise
+    except BaseException:
+        mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run("FINISHED")
+
+
+@contextmanager
+def started_by_mlflow(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[None]:
+    """Open the run that `mlflow run` made for this command, where it did; without one, make none."""
+    if "MLFLOW_RUN_ID" not in os.environ:
+        yield
+        return
+    with run(name, params, tags):
+        yield
+
+
+def logged_steps(run_id: str, name: str) -> set[int]:
+    """The steps at which a run has a metric already."""
+    return {metric.step for metric in MlflowClient().get_metric_history(run_id, name)}
+
+
 def as_text(value: Any) -> str:
     """A parameter as it can be typed again on a command line: text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
-    """Log values to the open run, in one call to the store."""
-    mlflow.log_metrics({key: float(value) for key, value in metrics.items()}, step=step)
+def log_metrics(metrics: Mapping[str, float], step: int | None = None, run_id: str | None = None) -> None:
+    """Log values to the open run, or another, in one call to the store."""
+    mlflow.log_metrics({key: float(value) for key, value in metrics.items()}, step=step, run_id=run_id)
 
 
-def set_tags(tags: Mapping[str, str]) -> None:
-    """Set tags on the open run."""
-    mlflow.set_tags(tags)
+def set_tags(tags: Mapping[str, str], run_id: str | None = None) -> None:
+    """Set tags on the open run, or another."""
+    if run_id is None:
+        mlflow.set_tags(tags)
+    else:
+        MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def log_files(files: Mapping[str, bytes], folder: str = "") -> None:
-    """Write files, by name, as artifacts of the open run under `folder`, in one call."""
+def delete_tag(key: str, run_id: str) -> None:
+    """Take a tag from a run."""
+    MlflowClient().delete_tag(run_id, key)
+
+
+def log_files(files: Mapping[str, bytes], folder: str = "", run_id: str | None = None) -> None:
+    """Write files, by name, as artifacts of the open run, or another, under `folder`, in one call."""
     with tempfile.TemporaryDirectory() as temporary:
         for name, content in files.items():
             Path(temporary, name).write_bytes(content)
-        mlflow.log_artifacts(temporary, folder or None)
+        mlflow.log_artifacts(temporary, folder or None, run_id=run_id)
+
+
+def upload(path: Path, folder: str) -> None:
+    """Log a folder's files as artifacts of the open run."""
+    mlflow.log_artifacts(str(path), folder)
+
+
+def download(run_id: str, folder: str, path: Path) -> None:
+    """Fetch a run's artifacts under `folder` into a folder that is there."""
+    client = MlflowClient()
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        for file in Path(client.download_artifacts(run_id, folder, temporary)).iterdir():
+            file.rename(path / file.name)
+
+
+def artifacts(run_id: str, folder: str) -> set[str]:
+    """The names of a run's artifacts under `folder`."""
+    return {Path(item.path).name for item in MlflowClient().list_artifacts(run_id, folder)}
 
 
 def log_dataset(prepared: Prepared, source: str) -> None:
@@ -169,22 +271,26 @@ def params_of(run_id: str, params: Params) -> Params:
 
 
 def newest(*steps: str) -> Run | None:
-    """The newest finished run of any of these steps (`train`, `sweep`, …) in the experiment, or None."""
+    """The run of any of these steps (`train`, `sweep`, …) that finished last in the experiment, or None.
+
+    Not the one that started last: a sweep that was extended ends anew.
+    """
     client = MlflowClient()
     found = [
         run
         for step in steps
         for run in client.search_runs(
-            [_experiment_id()],
+            [experiment_id()],
             f"tags.step = '{step}' and attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time DESC"],
+            order_by=["attributes.end_time DESC"],
             max_results=1,
         )
     ]
-    return max(found, key=lambda run: run.info.start_time, default=None)
+    return max(found, key=lambda run: run.info.end_time, default=None)
 
 
-def _experiment_id() -> str:
+def experiment_id() -> str:
+    """The experiment that MLflow's variables name, or its default one."""
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         experiment = mlflow.get_experiment_by_name(name)
         return experiment.experiment_id if experiment else "0"

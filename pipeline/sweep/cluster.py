@@ -1,0 +1,171 @@
+"""The Dask cluster that a sweep's cells run on: one of this machine's own, or one that is there."""
+
+import logging
+import os
+import re
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import dask
+import distributed
+from distributed.deploy.spec import SpecCluster
+
+from pipeline import __file__ as package
+from pipeline.errors import UserError
+from pipeline.params import SweepParams
+from pipeline.sweep import worker
+from pipeline.sweep.executors import OnCluster
+
+MOST_PER_CORE = 4  # workers; more only wait for each other
+CONNECT = 15  # seconds that a scheduler has to answer
+FIRST_WORKER = 60  # seconds that a cluster has to show a worker
+# What decides whether a cell comes to the same on another machine, and whether it can run there at all.
+PACKAGES = (
+    "distributed", "keras", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pydantic",
+    "pydantic-settings", "pyyaml", "scikit-learn", "sqlalchemy", "tensorflow",
+)  # fmt: skip
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """This machine's GPUs that CUDA_VISIBLE_DEVICES leaves, as that variable names them.
+
+    Asked of the driver's tool, since importing TensorFlow would take seconds and hold the GPUs.
+    """
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return re.findall(r"^GPU (\d+):", listed.stdout, re.MULTILINE)
+
+
+def workers(sweep: SweepParams) -> int:
+    """How many workers a sweep on this machine has.
+
+    `auto`: one a share of a GPU where there are GPUs; else one a core, since two networks of one thread each
+    train more than one of two.
+
+    Raises:
+        UserError: more than this machine can use.
+    """
+    most = max(MOST_PER_CORE * cores(), len(gpus()) * sweep.workers_per_gpu)
+    if sweep.workers == "auto":
+        return len(gpus()) * sweep.workers_per_gpu or cores()
+    if sweep.workers > most:
+        raise UserError(
+            f"sweep.workers: got {sweep.workers}; this machine has {cores()} cores and {len(gpus())} GPUs; "
+            f"allowed: auto, or a whole number from 1 to {most}"
+        )
+    return sweep.workers
+
+
+def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
+    """A cluster on this machine.
+
+    Args:
+        sweep: the `sweep` section.
+        count: of workers, each a process.
+        share: each has one such part of the cores, however many there are: another number of threads would
+            round differently, and the last cells of a sweep that goes on would not come to the same.
+    """
+    devices = gpus()
+    environments = [_environment(devices, number // sweep.workers_per_gpu) for number in range(count)]
+    with dask.config.set(
+        {
+            # The driver decides whether a cell is tried again; it knows how far it had come.
+            "distributed.scheduler.allowed-failures": 0,
+            "distributed.admin.low-level-log-length": 100,
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+            "distributed.worker.memory.terminate": 1.0,
+            # Workers use the threads that TensorFlow is told to.
+            "distributed.nanny.pre-spawn-environ": {},
+        }
+    ):
+        cluster = SpecCluster(
+            scheduler={
+                "cls": distributed.Scheduler,
+                "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+            },
+            workers={
+                number: {
+                    "cls": distributed.Nanny,
+                    "options": {
+                        "host": "127.0.0.1",
+                        "nthreads": max(1, cores() // share),
+                        "memory_limit": sweep.worker_memory and dask.utils.parse_bytes(sweep.worker_memory),
+                        "preload": worker.__name__,
+                        "env": environment,
+                        "silence_logs": logging.CRITICAL,
+                        "dashboard": False,
+                        "local_directory": tempfile.gettempdir(),
+                    },
+                }
+                for number, environment in enumerate(environments)
+            },
+            silence_logs=logging.CRITICAL,
+        )
+        client = distributed.Client(cluster)
+    return OnCluster(client, cluster.close)
+
+
+def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
+    """A cluster that is there; returns the versions of packages that its workers must have.
+
+    Raises:
+        UserError: nothing answers, no worker comes, or a worker has other packages.
+    """
+    try:
+        client = distributed.Client(sweep.cluster, timeout=CONNECT)
+    except (OSError, TimeoutError, ValueError, TypeError) as error:
+        raise UserError(
+            f"sweep.cluster: no Dask scheduler answers at {sweep.cluster} within {CONNECT} s "
+            f"({str(error).splitlines()[0]}); start one with `dask scheduler`, or leave sweep.cluster out"
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=FIRST_WORKER)
+    except TimeoutError:
+        client.close()
+        raise UserError(
+            f"sweep.cluster: the scheduler at {sweep.cluster} has had no worker for {FIRST_WORKER} s; start "
+            f"some with `dask worker {sweep.cluster}`"
+        ) from None
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    _send_code(client)
+    wrong = {address: text for address, text in client.run(worker.differing, versions).items() if text}
+    if wrong:
+        client.close()
+        address, text = next(iter(wrong.items()))
+        raise UserError(
+            f"sweep.cluster: {len(wrong)} workers have other packages than this process: {address}: {text}; "
+            "start them from an environment of conda.yaml"
+        )
+    return OnCluster(client), versions
+
+
+def _environment(devices: list[str], share: int) -> dict[str, str]:
+    """The variables of a worker: TensorFlow's quiet, and the one GPU that it sees."""
+    variables = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")}
+    return variables | ({"CUDA_VISIBLE_DEVICES": devices[share % len(devices)]} if devices else {})
+
+
+def _send_code(client: distributed.Client) -> None:
+    """Give the scheduler and every worker, those too that join later, this very code."""
+    folder = Path(package).parent
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "pipeline.zip")
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(folder.rglob("*.py")):
+                archive.write(file, Path(folder.name, file.relative_to(folder)))
+        client.upload_file(str(path))

@@ -1,0 +1,174 @@
+"""Where a sweep's cells run: in a thread of this process, or on the workers of a Dask cluster.
+
+Both take tasks and give events, in one queue: `started`, `epoch` and `ended`, as dicts with the task's token.
+"""
+
+import logging
+import queue
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import distributed
+from distributed.scheduler import KilledWorker
+
+from pipeline.sweep import worker
+from pipeline.sweep.worker import Task
+
+
+class Here:
+    """Runs cells in this process, one after the other: no second import of TensorFlow."""
+
+    def __init__(self):
+        self._events: queue.SimpleQueue[dict] = queue.SimpleQueue()
+
+    def slots(self) -> int:
+        """How many cells can run at once."""
+        return 1
+
+    def submit(self, task: Task) -> None:
+        """Begin a cell."""
+
+        def run() -> None:
+            result = worker.run_cell(task, self._events.put)
+            self._events.put({"event": "ended", "token": task.token, "result": result})
+
+        # a daemon, so that a second Ctrl-C need not wait for it
+        threading.Thread(target=run, daemon=True).start()
+
+    def next(self, timeout: float) -> dict | None:
+        """The next event, or None where none comes for so many seconds."""
+        return _next(self._events, timeout)
+
+    def order(self, token: str, what: str) -> None:
+        """Tell a cell to go on, to end as pruned or to stop."""
+        worker.order(token, what)
+
+    def call(self, function: Callable, *arguments: Any) -> Any:
+        """Run a function where cells run, and wait for what it returns."""
+        return function(*arguments)
+
+    def close(self) -> None:
+        """Nothing to close: a cell that still runs ends with the process."""
+
+
+class OnCluster:
+    """Runs cells on a Dask cluster's workers, one at a time on each.
+
+    Args:
+        client: connected to the cluster.
+        close: closes the cluster, where it is this process's own.
+    """
+
+    def __init__(self, client: distributed.Client, close: Callable[[], None] = lambda: None):
+        self._client, self._close = client, close
+        self._events: queue.SimpleQueue[dict] = queue.SimpleQueue()
+        self._futures: dict[str, distributed.Future] = {}
+        self._workers: dict[str, tuple[str, int]] = {}  # address and process id, by token
+        self._exits = _Exits()
+        client.subscribe_topic(worker.TOPIC, lambda event: self._take(event[1]))
+
+    def slots(self) -> int:
+        """How many workers there are now: some may join later, or leave."""
+        return len(self._client.nthreads())
+
+    def submit(self, task: Task) -> None:
+        """Begin a cell."""
+        future = self._client.submit(worker.run_cell, task, key=f"cell-{task.token}", pure=False)
+        self._futures[task.token] = future
+        future.add_done_callback(lambda future: self._done(task.token, future))
+
+    def next(self, timeout: float) -> dict | None:
+        """The next event, or None where none comes for so many seconds."""
+        return _next(self._events, timeout)
+
+    def order(self, token: str, what: str) -> None:
+        """Tell a cell to go on, to end as pruned or to stop."""
+        if token in self._workers:
+            address, _ = self._workers[token]
+            # A worker that is gone takes no orders; that it is gone is told by its cell's end.
+            self._client.run(worker.order, token, what, workers=[address], on_error="ignore")
+
+    def stop_others(self, study: str, session: str) -> list[str]:
+        """Tell the cells that another driver of the study began to stop; returns those that still run."""
+        answers = self._client.run(worker.stop_others, study, session, on_error="ignore")
+        return [name for names in answers.values() for name in names]
+
+    def end(self, token: str) -> None:
+        """End a cell at once, by ending its worker's process, which Dask's nanny starts anew."""
+        if future := self._futures.pop(token, None):
+            future.cancel(force=True)
+        if token in self._workers:
+            self._client.restart_workers([self._workers[token][0]], timeout=30, raise_for_error=False)
+
+    def call(self, function: Callable, *arguments: Any) -> Any:
+        """Run a function on a worker, and wait for what it returns."""
+        return self._client.submit(function, *arguments, pure=False).result()
+
+    def close(self) -> None:
+        """Leave the cluster; one of this process's own is closed, whatever runs there."""
+        self._exits.close()
+        self._client.close(timeout=5)
+        self._close()
+
+    def _take(self, event: dict) -> None:
+        if event["event"] == "started":
+            self._workers[event["token"]] = event["worker"], event["pid"]
+        self._events.put(event)
+
+    def _done(self, token: str, future: distributed.Future) -> None:
+        if self._futures.get(token) is not future:
+            return  # it was ended on purpose
+        self._events.put({"event": "ended", "token": token, "result": self._result(token, future)})
+        del self._futures[token]
+
+    def _result(self, token: str, future: distributed.Future) -> Mapping[str, Any]:
+        error = future.exception() if future.status == "error" else None
+        if future.status == "finished":
+            return future.result()
+        if isinstance(error, KilledWorker):
+            _, pid = self._workers.get(token, ("", 0))
+            return {"state": worker.DIED, "reason": f"its process died{self._exits.of(pid)}"}
+        if error is None:
+            return {"state": worker.BROKEN, "reason": "the connection to the cluster was lost"}
+        return {"state": worker.FAILED, "reason": f"{type(error).__name__}: {error}"}
+
+
+class _Exits(logging.Handler):
+    """How this machine's workers ended: Dask's nannies tell it in their log alone."""
+
+    MESSAGE = re.compile(r"Worker process (\d+) (was killed by signal|exited with status) (\d+)")
+    SIGNALS: Mapping[str, str] = {"9": "killed, perhaps for lack of memory", "11": "a segmentation fault"}
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self._how: dict[int, str] = {}
+        self._logger = logging.getLogger("distributed.nanny")
+        self._before = self._logger.level, self._logger.propagate
+        self._logger.addHandler(self)
+        self._logger.setLevel(logging.INFO)
+        self._logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if found := self.MESSAGE.search(record.getMessage()):
+            pid, how, number = found.groups()
+            meaning = self.SIGNALS.get(number) if "signal" in how else None
+            self._how[int(pid)] = f" ({how} {number}{': ' + meaning if meaning else ''})"
+
+    def of(self, pid: int) -> str:
+        """How a process ended, in brackets; empty where that is not known."""
+        return self._how.get(pid, "")
+
+    def close(self) -> None:
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._before[0])
+        self._logger.propagate = self._before[1]
+        super().close()
+
+
+def _next(events: "queue.SimpleQueue[dict]", timeout: float) -> dict | None:
+    try:
+        return events.get(timeout=timeout)
+    except queue.Empty:
+        return None

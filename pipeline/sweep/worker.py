@@ -1,0 +1,347 @@
+"""What a worker does: train one cell at a time, tell how it goes, and do what it is told meanwhile.
+
+The same code runs in a thread of the driver's process and in a worker of a Dask cluster. This module imports
+nothing heavy, since a Dask scheduler, which only passes tasks on, has to import it too.
+"""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PREPARED = "data/prepared"  # where a sweep's run keeps prepared pictures for workers that have no such folder
+TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
+# What a driver says to a cell after an epoch. GO is waited for only where epochs are judged (pruning).
+GO, PRUNE, STOP = "go", "prune", "stop"
+# What becomes of a cell. LOST and DIED are found out by the driver: nobody is there to say them.
+FINISHED, STOPPED, FAILED, DIED, BROKEN = "finished", "stopped", "failed", "died", "broken"
+PATIENCE = 300  # seconds that a cell waits for a verdict before it takes its driver for dead
+BUSY = 0.2  # seconds between two tries of a task whose process trains another cell
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cell to train: plain values, which any process can unpickle.
+
+    Attributes:
+        token: names this try of the cell.
+        session: names the driver's process; another driver of the study stops what this one started.
+        study: the study's name.
+        run_id: the cell's run.
+        name: the cell's name.
+        params: the parameters in force, nested, the cell's values among them.
+        store: MLflow's tracking URI.
+        pictures: where the prepared pictures are, and what they must be.
+        judged: after each epoch, wait for the driver's verdict.
+        shared: keep checkpoints in the run's artifacts as well.
+        versions: of the packages that the driver has; empty: the worker's are the driver's own.
+    """
+
+    token: str
+    session: str
+    study: str
+    run_id: str
+    name: str
+    params: Mapping[str, Any]
+    store: str
+    pictures: Mapping[str, Any]
+    judged: bool
+    shared: bool
+    versions: Mapping[str, str]
+
+
+@dataclass
+class _InFlight:
+    """A cell that this process trains."""
+
+    task: Task
+    orders: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+
+
+_in_flight: dict[str, _InFlight] = {}
+_one_at_a_time = threading.Lock()
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C and the end to the driver, whose process group a local worker is in; Dask calls this."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def order(token: str, what: str) -> None:
+    """Tell a cell of this process to go on, to end as pruned, or to stop at the end of its epoch."""
+    if cell := _in_flight.get(token):
+        cell.orders.put(what)
+
+
+def stop_others(study: str, session: str) -> list[str]:
+    """Tell the cells of a study that another driver started to stop; returns the names of those there are."""
+    others = [
+        cell for cell in [*_in_flight.values()] if cell.task.study == study and cell.task.session != session
+    ]
+    for cell in others:
+        cell.orders.put(STOP)
+    return [cell.task.name for cell in others]
+
+
+def run_cell(task: Task, emit: Callable[[dict], None] | None = None) -> dict[str, Any]:
+    """Train a cell and record it in its run.
+
+    Args:
+        task: the cell.
+        emit: takes events, dicts of plain values; None: Dask's, for the driver's client.
+
+    Returns:
+        `state` (FINISHED, STOPPED, FAILED, DIED or BROKEN), `reason` for the last three, and for FINISHED
+        `scores`, `val_loss`, `diverged`, `pruned` and `history` (the judged metric of every epoch).
+    """
+    if emit is None:
+        import distributed
+
+        emit = _dask_emit
+        if not _one_at_a_time.acquire(blocking=False):
+            # A worker has as many threads as cores, which TensorFlow uses for one cell.
+            time.sleep(BUSY)
+            raise distributed.Reschedule
+    else:
+        _one_at_a_time.acquire()
+    cell = _InFlight(task)
+    _in_flight[task.token] = cell
+    try:
+        emit({"event": "started", "token": task.token, "pid": os.getpid()})
+        return _run(cell, emit)
+    finally:
+        del _in_flight[task.token]
+        _one_at_a_time.release()
+
+
+def evaluate_winner(sweep_run_id: str, winner_run_id: str, name: str, store: str, pictures: Mapping) -> dict:
+    """Measure a sweep's best model on the test split, and record that in the sweep's run.
+
+    Returns:
+        Its scores on the test split.
+    """
+    _connect(store)
+    from pipeline.quiet import importing_tensorflow
+
+    with importing_tensorflow():
+        from pipeline import evaluation
+        from pipeline.data import splits
+        from pipeline.tracking import models
+
+        prepared = _prepared(pictures)
+    model = models.load(models.of_run(winner_run_id))
+    result = evaluation.evaluate(model, prepared, splits.TEST)
+    evaluation.record(result, prepared, splits.TEST, f"{name}, test split", sweep_run_id)
+    return result.report.scores()
+
+
+def _dask_emit(event: dict) -> None:
+    import distributed
+
+    worker = distributed.get_worker()
+    worker.log_event(TOPIC, event | {"worker": worker.address})
+
+
+def _is_leaving() -> bool:
+    import distributed
+
+    try:
+        status = distributed.get_worker().status
+    except ValueError:
+        return False  # no Dask worker
+    return status not in (distributed.Status.running, distributed.Status.paused)
+
+
+def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+    task = cell.task
+    if wrong := differing(task.versions):
+        return {"state": BROKEN, "reason": f"a worker has other packages than the driver: {wrong}"}
+    from pipeline.errors import Interrupted, UserError
+
+    try:
+        _connect(task.store)
+        return _train(cell, emit)
+    except Interrupted as stop:
+        return {"state": STOPPED, "reason": str(stop)}
+    except BaseException as error:
+        state, reason = _judge(error)
+        if state != BROKEN:
+            from pipeline.tracking import trials
+
+            trials.fail(task.run_id, reason)
+            if state == FAILED and not isinstance(error, UserError):
+                _log_traceback(task.run_id, error)
+        return {"state": state, "reason": reason}
+
+
+def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+    from pipeline.quiet import importing_tensorflow
+
+    with importing_tensorflow():
+        _share_the_machine()
+        from pipeline import trial
+    from pipeline.errors import Interrupted
+    from pipeline.params import Params
+    from pipeline.tracking.checkpoints import Checkpoints
+
+    task = cell.task
+    params = Params.model_validate(task.params)
+    prepared = _prepared(task.pictures)
+    history: list[float] = []
+
+    def on_epoch(epoch: int, values: Mapping[str, float]) -> bool:
+        emit({"event": "epoch", "token": task.token, "epoch": epoch, "value": values["val_accuracy"]})
+        history.append(values["val_accuracy"])
+        last = epoch == params.train.epochs
+        try:
+            verdict = cell.orders.get(task.judged and not last, PATIENCE)
+        except queue.Empty:
+            if task.judged and not last:
+                raise Interrupted("its driver does not answer any more") from None
+            return False
+        if verdict == STOP:
+            raise Interrupted("it was told to stop")
+        return verdict == PRUNE
+
+    def check() -> None:
+        _prepared(task.pictures)
+        if "distributed" in sys.modules and _is_leaving():
+            raise Interrupted("its worker leaves the cluster")  # and another one may have the cell already
+
+    checkpoints = Checkpoints(task.run_id, Path(task.pictures["cache"]), task.shared)
+    found = trial.go_on(task.run_id, params, prepared, task.name, checkpoints, on_epoch, check)
+    return {
+        "state": FINISHED,
+        "scores": found.scores,
+        "diverged": found.diverged,
+        "pruned": found.pruned,
+        "epochs": found.epochs,
+    }
+
+
+def _judge(error: BaseException) -> tuple[str, str]:
+    """What an error means for its cell and for the sweep, and its reason in a line.
+
+    What this machine or the store is short of ends the sweep, since every other cell would meet it too; it
+    can be gone on with once that is mended. A lack of memory may pass. Anything else would come again.
+    """
+    from pipeline.errors import ChangedPictures, UserError
+    from pipeline.tracking import StoreError, runs
+
+    reason = f"{type(error).__name__}: {runs.first_line(error)}"
+    if isinstance(error, UserError):
+        return (BROKEN if isinstance(error, ChangedPictures) else FAILED), str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return DIED, f"out of memory ({reason})"
+    if isinstance(error, StoreError):
+        ours = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+        return (FAILED if ours else BROKEN), f"the tracking store failed: {runs.first_line(error)}"
+    if isinstance(error, OSError):
+        return BROKEN, reason
+    return FAILED, reason
+
+
+def _log_traceback(run_id: str, error: BaseException) -> None:
+    import traceback
+
+    from pipeline.tracking import runs
+
+    text = "".join(traceback.format_exception(error))
+    runs.log_files({"traceback.txt": text.encode(errors="replace")}, run_id=run_id)
+
+
+def _connect(store: str) -> None:
+    from pipeline.tracking import runs
+
+    runs.use(store)
+
+
+def _share_the_machine() -> None:
+    """Give TensorFlow the threads that are this worker's, and of a GPU no more memory than it needs."""
+    if "tensorflow" in sys.modules:
+        return
+    import tensorflow as tf
+
+    if "distributed" in sys.modules:
+        import distributed
+
+        try:
+            threads = distributed.get_worker().state.nthreads
+        except ValueError:
+            pass  # no Dask worker: all of the machine
+        else:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+
+
+def differing(versions: Mapping[str, str]) -> str:
+    """How this process's packages differ from the given ones, in words; empty where they do not."""
+    from importlib import metadata
+
+    wrong = []
+    for name, wanted in versions.items():
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{name} is missing (the driver has {wanted})")
+        else:
+            if found != wanted:
+                wrong.append(f"{name} {found} (the driver has {wanted})")
+    return ", ".join(wrong)
+
+
+_opened: dict[tuple, Any] = {}
+
+
+def _prepared(pictures: Mapping[str, Any]) -> Any:
+    """The prepared pictures of a task, from this machine's disk or else from the sweep's run.
+
+    Raises:
+        ChangedPictures: they are not what the sweep began with.
+    """
+    from pipeline.data import prepared, storage
+    from pipeline.errors import ChangedPictures
+
+    path, digest = Path(pictures["path"]), pictures["digest"]
+    try:
+        if not path.exists() and pictures["run_id"]:
+            path = Path(pictures["cache"], "prepared", path.name)
+            if not path.exists():
+                _fetch(pictures["run_id"], path, digest)
+        stamp = storage.stamp(path)
+        if (path, stamp) not in _opened:
+            found = prepared.open_prepared(path)
+            if found.digest != digest:
+                raise prepared.DamagedPrepared("other pictures")
+            _opened.clear()
+            _opened[path, stamp] = found
+        return _opened[path, stamp]
+    except (prepared.DamagedPrepared, FileNotFoundError) as error:
+        raise ChangedPictures(
+            f"the prepared pictures in {path} changed while the sweep ran ({error}); the same command makes "
+            "them anew and goes on"
+        ) from None
+
+
+def _fetch(run_id: str, path: Path, digest: str) -> None:
+    """Download prepared pictures once, whichever worker of this machine comes first."""
+    from pipeline.data import prepared, workplace
+    from pipeline.tracking import runs
+
+    with workplace.exclusive(path.parent):
+        if path.exists():
+            return
+        with workplace.appearing(path) as partial:
+            runs.download(run_id, PREPARED, partial)
+            found = prepared.open_prepared(partial)
+            if found.digest != digest:
+                raise prepared.DamagedPrepared(f"run {run_id} has others, {found.digest}")

@@ -1,0 +1,217 @@
+"""Trials: recorded trainings read back from their runs, and the runs of a sweep and of its cells."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline.errors import UserError
+from pipeline.tracking import runs
+
+REPORT = "report/"
+FORMAT = "1"  # of what is written to a sweep's runs; raise it when their meaning changes
+PAGE = 1000  # runs a search returns at once
+ORIGIN = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a recorded training came to.
+
+    Attributes:
+        run_id: of its run.
+        scores: accuracy, precision, recall, f1, … of the best epoch on the validation split.
+        val_loss: of the best epoch, in nats.
+        best_epoch: from 1.
+        epochs: how many were trained.
+        diverged: its loss was not finite, or it predicts one class for every picture.
+        pruned: it was ended early, since it had fallen behind.
+    """
+
+    run_id: str
+    scores: dict[str, float]
+    val_loss: float
+    best_epoch: int
+    epochs: int
+    diverged: bool
+    pruned: bool
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Read a finished training's run."""
+        tags = run.data.tags
+        return cls(
+            run.info.run_id,
+            {
+                key.removeprefix(REPORT): value
+                for key, value in run.data.metrics.items()
+                if key.startswith(REPORT)
+            },
+            float(tags["best_val_loss"]),
+            int(tags["best_epoch"]),
+            int(tags["epochs"]),
+            tags.get("diverged") == "true",
+            tags.get("pruned") == "true",
+        )
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """A cell of a sweep, as its run tells.
+
+    Attributes:
+        run_id: of its run.
+        values: the cell's, by key.
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; RUNNING too where its process was killed.
+        trial: where it is FINISHED.
+        reason: why it is FAILED.
+    """
+
+    run_id: str
+    values: Mapping[str, Any]
+    status: str
+    trial: Trial | None
+    reason: str
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Read a cell's run."""
+        finished = run.info.status == "FINISHED"
+        return cls(
+            run.info.run_id,
+            json.loads(run.data.tags["cell"]),
+            run.info.status,
+            Trial.of(run) if finished else None,
+            run.data.tags.get("reason", ""),
+        )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The run that a study's cells are nested in.
+
+    Attributes:
+        run_id: of the run.
+        study: the study's full name, its generation included.
+        experiment_id: of the run, and of its cells'.
+        tags: of the run.
+        metrics: of the run.
+    """
+
+    run_id: str
+    study: str
+    experiment_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Read a sweep's run."""
+        return cls(
+            run.info.run_id, run.data.tags["study"], run.info.experiment_id, run.data.tags, run.data.metrics
+        )
+
+    def cells(self) -> list[CellRun]:
+        """Its cells, oldest first; one run each.
+
+        Where a store was killed between making a run and saying so, a cell may have a second run that
+        nothing was ever logged to: it is deleted here.
+        """
+        found = _search(
+            self.experiment_id,
+            f"tags.study = '{self.study}' AND tags.step = 'cell' "
+            f"AND tags.mlflow.parentRunId = '{self.run_id}'",
+        )
+        chosen: dict[str, Run] = {}
+        for run in sorted(found, key=lambda run: (not run.data.params, run.info.start_time)):
+            if chosen.setdefault(run.data.tags["cell"], run) is not run:
+                MlflowClient().delete_run(run.info.run_id)
+        return [CellRun.of(run) for run in sorted(chosen.values(), key=lambda run: run.info.start_time)]
+
+    def new_cell(self, name: str, cell: str) -> str:
+        """Make a cell's run, nested in this one; gives its id.
+
+        Its tags come with it, in one step, so that it is found whatever is killed afterwards.
+
+        Args:
+            name: of the run.
+            cell: the cell's values as JSON with sorted keys.
+        """
+        # who and what started it; MLflow's fluent calls would add this, and end the run with this process
+        origin = {key: self.tags[key] for key in ORIGIN if key in self.tags}
+        tags = {"step": "cell", "cell": cell, "study": self.study, "mlflow.parentRunId": self.run_id}
+        run = MlflowClient().create_run(self.experiment_id, tags=origin | tags, run_name=name)
+        return run.info.run_id
+
+
+def newest_sweep(study: str) -> Sweep | None:
+    """The sweep of a study's newest generation; the oldest run of it, where there are several.
+
+    Args:
+        study: the study's name without its generation; `sweep.fresh` starts generations `NAME-2`, `NAME-3`, …
+
+    Raises:
+        UserError: it was made by a version of this pipeline that wrote something else.
+    """
+    found = [
+        Sweep.of(run)
+        for run in _search(runs.experiment_id(), f"tags.step = 'sweep' AND tags.study LIKE '{study}%'")
+    ]
+    newest = max((generation(sweep.study) for sweep in found), default=0)
+    sweep = next((sweep for sweep in found if generation(sweep.study) == newest), None)
+    if sweep and sweep.tags.get("format") != FORMAT:
+        raise UserError(
+            f"study {sweep.study} (run {sweep.run_id}) was made by another version of this pipeline: its "
+            f"format is {sweep.tags.get('format', 'none')}, this one writes {FORMAT}; start over with "
+            "sweep.fresh=true, which keeps its runs, or go back to that version"
+        )
+    return sweep
+
+
+def next_generation(study: str) -> str:
+    """The full name of a study's next generation; the first one has no number."""
+    found = _search(runs.experiment_id(), f"tags.step = 'sweep' AND tags.study LIKE '{study}%'")
+    newest = max((generation(run.data.tags["study"]) for run in found), default=0)
+    return f"{study}-{newest + 1}" if newest else study
+
+
+def generation(study: str) -> int:
+    """Which generation a study's full name names, from 1."""
+    return int(study.partition("-")[2] or 1)
+
+
+def validation_accuracies(run_id: str) -> list[float]:
+    """A run's validation accuracy after each epoch."""
+    history = MlflowClient().get_metric_history(run_id, "val_accuracy")
+    return [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
+
+
+def fail(run_id: str, reason: str) -> None:
+    """Record a cell as failed, for a process that cannot do it itself any more."""
+    client = MlflowClient()
+    client.set_tag(run_id, "reason", reason)
+    client.set_terminated(run_id, "FAILED")
+
+
+def interrupt(run_id: str) -> None:
+    """Record that a cell was broken off."""
+    MlflowClient().set_terminated(run_id, "KILLED")
+
+
+def _search(experiment_id: str, condition: str) -> list[Run]:
+    client, found, token = MlflowClient(), [], None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            condition,
+            max_results=PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found

@@ -1,0 +1,337 @@
+"""The sweep with real workers: stopped, gone on with, extended, out of memory, out of time, out of disk."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Project, assert_error_text, assert_user_error, read_until
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
+
+TINY = ("--data.limit=40", "--data.image_size=16", "--train.epochs=2", "--sweep.workers=1")
+PAIR = '--sweep.grid={"bias_initializer":[0.0,0.01]}'
+
+
+def sweep_run(project: Project):
+    (run,) = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'sweep'")
+    return run
+
+
+def cell_runs(project: Project) -> dict[str, object]:
+    runs = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'cell'", max_results=1000)
+    assert len({run.data.tags["cell"] for run in runs}) == len(runs)
+    return {run.info.run_name: run for run in runs}
+
+
+def leaderboard(run) -> list[dict[str, str]]:
+    with Path(run.info.artifact_uri.removeprefix("file://"), "leaderboard.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def steps(project: Project, run, name: str = "loss") -> list[int]:
+    return [point.step for point in MlflowClient(project.uri).get_metric_history(run.info.run_id, name)]
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "1.5", "many"])
+def test_number_of_workers_that_is_none(project, workers):
+    assert_user_error(project.run("sweep", f"--sweep.workers={workers}"), "sweep.workers", workers, "auto")
+    assert not (project.path / "data").exists()
+
+
+def test_workers_far_above_the_cores(project):
+    cores = len(os.sched_getaffinity(0))
+    result = project.run("sweep", *TINY, "--sweep.workers=999")
+    assert_user_error(result, "sweep.workers", "999", f"{cores} cores", f"1 to {4 * cores}")
+    assert MlflowClient(project.uri).search_runs(["0"]) == []
+
+
+def test_extended_grid_runs_just_the_new_cells(project):
+    assert project.run("sweep", *TINY, PAIR).returncode == 0
+    before = cell_runs(project)
+    result = project.run("sweep", *TINY, '--sweep.grid={"bias_initializer":[0.0,0.01,0.02]}')
+    assert result.returncode == 0, result.stderr
+    assert "3 cells, 2 done, 1 to train" in result.stdout
+    after = cell_runs(project)
+    assert set(after) - set(before) == {"BI_0.02"}
+    for name, run in before.items():
+        assert after[name].info.run_id == run.info.run_id
+        assert after[name].info.start_time == run.info.start_time
+        assert after[name].info.end_time == run.info.end_time
+        assert after[name].info.start_time < after["BI_0.02"].info.start_time
+    parent = sweep_run(project)
+    assert parent.data.metrics["cells/total"] == parent.data.metrics["cells/finished"] == 3
+    assert {row["run_id"] for row in leaderboard(parent)} == {run.info.run_id for run in after.values()}
+    # a further key: its old value is what the cells had all along
+    longer = '--sweep.grid={"bias_initializer":[0.0,0.01,0.02],"dropout":[0.5,0.4]}'
+    planned = project.run("sweep", *TINY, longer, "--sweep.plan=true")
+    assert "6 cells, 3 done, 3 to train" in planned.stdout
+    assert "BI_0.0-dropout_0.5: done, accuracy" in planned.stdout
+    assert "BI_0.0-dropout_0.4: to train" in planned.stdout
+    # another seed, another batch size: another study
+    for other in ("--seed=7", "--train.batch_size=16"):
+        assert "2 cells, 0 done" in project.run("sweep", *TINY, PAIR, other, "--sweep.plan=true").stdout
+    assert len(MlflowClient(project.uri).search_runs(["0"])) == 4, "a plan leaves nothing"
+    # started over: another run, with cells of its own
+    result = project.run("sweep", *TINY, PAIR, "--sweep.fresh=true")
+    assert result.returncode == 0, result.stderr
+    runs = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'sweep'")
+    studies = sorted(run.data.tags["study"] for run in runs)
+    assert studies == [parent.data.tags["study"], f"{parent.data.tags['study']}-2"]
+    assert "2 cells, 2 done" in project.run("sweep", *TINY, PAIR, "--sweep.plan=true").stdout
+    # what another version wrote is refused, and left alone by starting over
+    newest = next(run for run in runs if run.data.tags["study"].endswith("-2"))
+    MlflowClient(project.uri).set_tag(newest.info.run_id, "format", "0")
+    assert_user_error(
+        project.run("sweep", *TINY, PAIR), newest.info.run_id, "another version", "sweep.fresh=true"
+    )
+
+
+def test_run_of_mlflow_for_a_second_time_names_the_first(project):
+    """`mlflow run` makes a run for each command, and passes its id on; the study keeps the first."""
+    client = MlflowClient(project.uri)
+    ids = []
+    for grid in (PAIR, '--sweep.grid={"bias_initializer":[0.0,0.01,0.02]}'):
+        made = client.create_run("0", run_name="bold-owl-34")
+        result = project.run("sweep", *TINY, grid, MLFLOW_RUN_ID=made.info.run_id)
+        assert result.returncode == 0, result.stderr
+        ids.append(made.info.run_id)
+    first, second = (client.get_run(run_id) for run_id in ids)
+    assert first.data.tags["step"] == "sweep"
+    assert "resumes" not in first.data.tags
+    assert second.data.tags["resumes"] == first.info.run_id
+    assert second.info.status == "FINISHED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in cell_runs(project).values()} == {ids[0]}
+    assert len(leaderboard(first)) == 3
+    assert "best_run_id" not in second.data.tags
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_once_at_the_end_of_the_epoch(project, workers, number):
+    arguments = (*TINY, PAIR, "--train.epochs=200", f"--sweep.workers={workers}")
+    process = project.start("sweep", *arguments)
+    read_until(process, "epochs trained")
+    os.killpg(process.pid, number)  # as a terminal does it: the workers get it too
+    text = process.stdout.read()
+    assert process.wait() == 130, text
+    assert "the same command goes on" in text
+    assert "Traceback" not in text
+    runs = cell_runs(project)
+    begun = {name: run for name, run in runs.items() if run.data.params}
+    assert {run.info.status for run in runs.values()} == {"KILLED"}
+    assert sweep_run(project).info.status == "KILLED"
+    for run in begun.values():
+        assert steps(project, run) == list(range(1, len(steps(project, run)) + 1))
+        assert (project.path / "data" / "checkpoints" / f"{run.info.run_id}.npz").exists()
+    planned = project.run("sweep", *arguments, "--sweep.plan=true")
+    assert f"{next(iter(begun))}: begun" in planned.stdout
+
+
+def test_stopped_twice_at_once(project):
+    arguments = (*TINY, PAIR, "--sweep.workers=2")
+    slow = ("--data.limit=800", "--data.image_size=128", "--train.epochs=9")
+    process = project.start("sweep", *arguments, *slow)
+    read_until(process, "2 workers")
+    process.send_signal(signal.SIGINT)
+    read_until(process, "stopping")
+    process.send_signal(signal.SIGINT)
+    text = process.stdout.read()
+    assert process.wait() == 130
+    assert "stopped at once; the same command goes on" in text
+    assert "Traceback" not in text
+    assert {run.info.status for run in cell_runs(project).values()} <= {"KILLED"}
+    assert sweep_run(project).info.status == "KILLED"
+
+
+def test_second_driver_of_a_study_is_refused(project):
+    arguments = (*TINY, PAIR, "--train.epochs=500")
+    process = project.start("sweep", *arguments)
+    try:
+        read_until(process, "epochs trained")
+        result = project.run("sweep", *arguments)
+        assert_user_error(result, "another sweep drives study", f"process {process.pid}", str(project.path))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert len(MlflowClient(project.uri).search_runs(["0"], "tags.step = 'sweep'")) == 1
+
+
+def test_pictures_changed_in_mid_sweep(project):
+    arguments = (*TINY, '--sweep.grid={"bias_initializer":[0.0,0.01,0.02,0.03,0.04]}')
+    process = project.start("sweep", *arguments)
+    read_until(process, "cell 1/5")
+    (images,) = project.path.glob("data/prepared/*/images.npy")
+    content = bytearray(images.read_bytes())
+    content[-1] ^= 255
+    images.write_bytes(content)
+    text = process.stdout.read()
+    assert_error_text(process.wait(), text, "changed while the sweep ran", str(images.parent), "goes on")
+    finished = [run for run in cell_runs(project).values() if run.info.status == "FINISHED"]
+    assert 1 <= len(finished) < 5
+    result = project.run("sweep", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert f"{len(finished)} done" in result.stdout
+    assert len(leaderboard(sweep_run(project))) == 5
+
+
+def test_out_of_memory_in_one_cell(project):
+    """A real network that needs more than its worker may take: its process is ended, again and again."""
+    arguments = (
+        "--data.limit=800", "--data.image_size=128", "--train.epochs=1", "--sweep.workers=2",
+        '--sweep.grid={"batch_size":[8,480]}', "--sweep.worker_memory=1.5GiB", "--sweep.retries=1",
+    )  # fmt: skip
+    result = project.run("sweep", *arguments)
+    assert_user_error(result, "1 cells failed", "batch_size_480", "its process died", "2 times")
+    assert "batch_size_480: its process died" in result.stdout + result.stderr
+    assert "try 2 of 2" in result.stdout
+    runs = cell_runs(project)
+    assert runs["batch_size_8"].info.status == "FINISHED"
+    assert runs["batch_size_480"].info.status == "FAILED"
+    assert "its process died" in runs["batch_size_480"].data.tags["reason"]
+    parent = sweep_run(project)
+    assert parent.info.status == "FAILED"
+    assert (parent.data.metrics["cells/failed"], parent.data.metrics["cells/finished"]) == (1, 1)
+    assert len(leaderboard(parent)) == 1
+    # with room enough, the same command tries just that one
+    result = project.run("sweep", *arguments[:-2])
+    assert result.returncode == 0, result.stderr
+    assert "2 cells, 1 done, 1 to train, 1 of them begun" in result.stdout
+    after = cell_runs(project)
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+    assert after["batch_size_8"].info.end_time == runs["batch_size_8"].info.end_time
+    assert "reason" not in after["batch_size_480"].data.tags
+
+
+def test_cell_that_takes_too_long_is_ended(project):
+    arguments = (*TINY[:2], '--sweep.grid={"epochs":[1,100000]}', "--sweep.workers=1")
+    result = project.run("sweep", *arguments, "--sweep.cell_timeout=25")
+    assert_user_error(result, "1 cells failed", "epochs_100000: took longer than sweep.cell_timeout, 25 s")
+    runs = cell_runs(project)
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "epochs_1": "FINISHED",
+        "epochs_100000": "FAILED",
+    }
+
+
+BUGGY = """
+import sys
+from pipeline import models
+build = models.BUILDERS["simple_cnn"]
+
+def buggy(params, *rest):
+    if params.activation == "mish":
+        raise ZeroDivisionError("a bug of this network")
+    return build(params, *rest)
+
+models.BUILDERS["simple_cnn"] = buggy
+from pipeline.steps import sweep
+sweep.main()
+"""
+
+
+def test_error_that_would_repeat_is_not_tried_again(project):
+    arguments = (*TINY, '--sweep.grid={"activation":["relu","mish"]}')
+    done = subprocess.run(
+        [sys.executable, "-c", BUGGY, *arguments],
+        cwd=project.path,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert_user_error(done, "1 cells failed", "AC_mish: ZeroDivisionError: a bug of this network")
+    assert "try 2" not in done.stdout + done.stderr
+    failed = cell_runs(project)["AC_mish"]
+    assert failed.info.status == "FAILED"
+    artifacts = Path(failed.info.artifact_uri.removeprefix("file://"))
+    assert "in buggy" in (artifacts / "traceback.txt").read_text()
+    result = project.run("sweep", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "2 cells, 1 done, 1 to train" in result.stdout
+
+
+def test_pruned_sweep(project):
+    grid = '--sweep.grid={"learning_rate":[0.01,1e-9],"bias_initializer":[0.0,0.01,0.02,0.03,0.04]}'
+    arguments = (
+        "--data.limit=120", "--data.image_size=16", "--train.epochs=6", "--sweep.workers=2", grid,
+        "--sweep.pruner=median",
+    )  # fmt: skip
+    result = project.run("sweep", *arguments)
+    assert result.returncode == 0, result.stderr
+    runs = cell_runs(project)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    pruned = {name: run for name, run in runs.items() if run.data.tags.get("pruned") == "true"}
+    assert pruned
+    rows = {row["name"]: row for row in leaderboard(sweep_run(project))}
+    assert len(rows) == 10
+    for name, run in runs.items():
+        epochs = len(steps(project, run))
+        assert (epochs < 6) == (name in pruned)
+        assert rows[name]["epochs"] == f"{epochs}{' (pruned)' if name in pruned else ''}"
+        assert "report/accuracy" in run.data.metrics
+        assert run.outputs.model_outputs
+    assert "pruned after epoch" in result.stdout
+    again = project.run("sweep", *arguments)
+    assert "10 cells, 10 done, 0 to train" in again.stdout
+
+
+def test_sampler_with_ranges_and_budget(project):
+    space = '--sweep.grid={"learning_rate":{"low":0.0001,"high":0.1,"log":true},"activation":["relu","tanh"]}'
+    arguments = (*TINY, space, "--sweep.sampler=tpe", "--sweep.n_trials=4")
+    result = project.run("sweep", *arguments, "--sweep.time_budget=0.001")
+    assert result.returncode == 0, result.stderr
+    assert "time budget is used up" in result.stdout
+    assert len(cell_runs(project)) < 4
+    result = project.run("sweep", *arguments)
+    assert result.returncode == 0, result.stderr
+    values = [json.loads(run.data.tags["cell"]) for run in cell_runs(project).values()]
+    assert len(values) == 4
+    assert all(0.0001 <= value["learning_rate"] <= 0.1 for value in values)
+    assert [row["rank"] for row in leaderboard(sweep_run(project))] == ["1", "2", "3", "4"]
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A real file system of its own with 60 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_full_disk_in_mid_sweep(small_disk, workers):
+    project = Project(small_disk)
+    arguments = (
+        *TINY,
+        '--sweep.grid={"bias_initializer":[0.0,0.01,0.02,0.03]}',
+        f"--sweep.workers={workers}",
+    )
+    process = project.start("sweep", *arguments)
+    text = read_until(process, "cell 1/4")
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(2**20))
+        except OSError:
+            pass
+    text += process.stdout.read()
+    assert_error_text(process.wait(), text, "goes on")
+    assert "No space left" in text or "is full" in text
+    filler.unlink()
+    result = project.run("sweep", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert {run.info.status for run in cell_runs(project).values()} == {"FINISHED"}
+    assert len(leaderboard(sweep_run(project))) == 4
