@@ -167,7 +167,7 @@ class SweepParams(Section):
         description="seconds after which no more cells are started; null: no limit"
     )
     storage: Text | None = Field(
-        description="database URL of the study (Optuna's); null: a file sweeps.db beside mlflow.db"
+        description="database URL of the study (Optuna's); null: sweeps.db beside mlflow.db, or in data.cache"
     )
     fresh: bool = Field(description="true: start the study over; its old runs stay")
     plan: bool = Field(description="true: print the cells and what is done, and stop")

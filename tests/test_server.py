@@ -1,67 +1,26 @@
 """With a tracking server, everything goes there: a real one, on loopback."""
 
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import requests
-from conftest import Project
+from conftest import Project, Server, read_until
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
 
 SMALL = ("--data.limit=40", "--data.image_size=16", "--train.epochs=1")
-START = 60  # seconds that the server has to start
+AWAY = 20  # seconds that the server is away
 
 
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of an MLflow server that keeps runs and artifacts in a folder of its own."""
-    folder: Path = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--workers", "1",
-        "--host", "127.0.0.1", "--port", str(port),
-        "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",
-        "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    uri = f"http://127.0.0.1:{port}"
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process,
-    ):
-        try:
-            deadline = time.monotonic() + START
-            while not _answers(uri):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-            yield uri
-        finally:
-            process.terminate()
-
-
-def _answers(uri: str) -> bool:
-    try:
-        return requests.get(f"{uri}/health", timeout=1).ok
-    except requests.RequestException:
-        return False
-
-
-def test_everything_goes_to_the_server(project: Project, server: str):
+def test_everything_goes_to_the_server(project: Project, server: Server):
     for step, *arguments in (
         ("sweep", *SMALL, '--sweep.grid={"dropout":[0.3,0.5]}'),
         ("register",),
         ("evaluate",),
     ):
-        result = project.run(step, *arguments, MLFLOW_TRACKING_URI=server)
+        result = project.run(step, *arguments, MLFLOW_TRACKING_URI=server.uri)
         assert result.returncode == 0, result.stderr
-    client = MlflowClient(server)
+    client = MlflowClient(server.uri)
     (parent,) = client.search_runs(["0"], "tags.step = 'sweep'")
     assert parent.data.metrics["cells/finished"] == 2
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
@@ -71,3 +30,23 @@ def test_everything_goes_to_the_server(project: Project, server: str):
     (evaluated,) = client.search_runs(["0"], "tags.step = 'evaluate'")
     assert evaluated.data.metrics["test/accuracy"] == parent.data.metrics["test/accuracy"]
     assert {path.name for path in project.path.iterdir()} == {"params.yaml", "data"}
+
+
+def test_server_is_killed_and_restarted_in_mid_sweep(project: Project, server: Server):
+    grid = '--sweep.grid={"bias_initializer":[0.0,0.01,0.02,0.03,0.04,0.05]}'
+    arguments = ("--data.limit=40", "--data.image_size=16", "--train.epochs=3", grid)
+    process = project.start("sweep", *arguments, "--sweep.workers=2", MLFLOW_TRACKING_URI=server.uri)
+    text = read_until(process, "cell 2/6")
+    server.kill()
+    time.sleep(AWAY)  # what is tested, not a way to wait for something
+    assert process.poll() is None
+    server.start()
+    text += process.stdout.read()
+    assert process.wait() == 0, text
+    assert "failed" not in text
+    client = MlflowClient(server.uri)
+    runs = client.search_runs(["0"], "tags.step = 'cell'")
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len({run.data.tags["cell"] for run in runs}) == len(runs) == 6
+    for run in runs:
+        assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == [1, 2, 3]

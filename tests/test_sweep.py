@@ -15,7 +15,7 @@ import pytest
 from pipeline.arguments import load
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.sweep import cells, driver, leaderboard, lock
+from pipeline.sweep import cells, leaderboard, lock, plan
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.study import WARM_UP_CELLS, Study
 from pipeline.tracking.trials import CellRun, Trial
@@ -398,31 +398,31 @@ BROKEN_OFF = begun({"learning_rate": 0.001, "dropout": 0.3})
 def test_plan_counts_what_is_done_and_what_is_left(arguments, total, waiting):
     params = read(*arguments)
     for runs in ([DONE, FAILED, BROKEN_OFF], [BROKEN_OFF, FAILED, DONE]):
-        planned = driver.plan(params, runs)
+        planned = plan.of(params, runs)
         assert planned.total == total
         assert planned.done == [DONE]
         assert planned.open == [Cell(run.values) for run in waiting]
-        assert planned.known[driver.identity(params, FAILED.values)] == FAILED
+        assert planned.known[plan.identity(params, FAILED.values)] == FAILED
 
 
 def test_plan_of_a_new_sweep():
-    planned = driver.plan(read(), [])
+    planned = plan.of(read(), [])
     assert (planned.total, planned.done, planned.open) == (48, [], [])
 
 
 def test_cell_under_a_further_key_with_the_base_value_is_the_same():
     params = read("--model.dropout=0.5")
-    identity = driver.identity(params, {"learning_rate": 0.01})
-    assert driver.identity(params, {"learning_rate": 0.01, "dropout": 0.5}) == identity
-    assert driver.identity(params, Cell({"dropout": 0.5, "learning_rate": 0.01})) == identity
-    assert driver.identity(params, {"learning_rate": 0.01, "dropout": 0.3}) != identity
-    assert driver.identity(params, {"learning_rate": 0.01, "schedule.start": 3}) != identity
+    identity = plan.identity(params, {"learning_rate": 0.01})
+    assert plan.identity(params, {"learning_rate": 0.01, "dropout": 0.5}) == identity
+    assert plan.identity(params, Cell({"dropout": 0.5, "learning_rate": 0.01})) == identity
+    assert plan.identity(params, {"learning_rate": 0.01, "dropout": 0.3}) != identity
+    assert plan.identity(params, {"learning_rate": 0.01, "schedule.start": 3}) != identity
 
 
 def test_plan_has_a_cell_once_under_two_names():
     old, new = finished({"learning_rate": 0.01}, 0.9), begun({"learning_rate": 0.01, "dropout": 0.5})
     for runs in ([old, new], [new, old]):
-        planned = driver.plan(read(GRID, "--model.dropout=0.5"), runs)
+        planned = plan.of(read(GRID, "--model.dropout=0.5"), runs)
         assert (planned.total, planned.done, planned.open) == (4, [old], [])
 
 

@@ -112,8 +112,7 @@ def test_run_of_mlflow_for_a_second_time_names_the_first(project):
     assert "best_run_id" not in second.data.tags
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGTERM), ("2", signal.SIGINT)])
 def test_stopped_once_at_the_end_of_the_epoch(project, workers, number):
     arguments = (*TINY, PAIR, "--train.epochs=200", f"--sweep.workers={workers}")
     process = project.start("sweep", *arguments)
@@ -184,35 +183,37 @@ def test_pictures_changed_in_mid_sweep(project):
 def test_out_of_memory_in_one_cell(project):
     """A real network that needs more than its worker may take: its process is ended, again and again."""
     arguments = (
-        "--data.limit=800", "--data.image_size=128", "--train.epochs=1", "--sweep.workers=2",
-        '--sweep.grid={"batch_size":[8,480]}', "--sweep.worker_memory=1.5GiB", "--sweep.retries=1",
+        "--data.limit=500", "--data.image_size=128", "--train.epochs=1", "--sweep.workers=2",
+        '--sweep.grid={"batch_size":[8,300]}', "--sweep.retries=1", "--sweep.worker_memory=1.5GiB",
     )  # fmt: skip
     result = project.run("sweep", *arguments)
-    assert_user_error(result, "1 cells failed", "batch_size_480", "its process died", "2 times")
-    assert "batch_size_480: its process died" in result.stdout + result.stderr
+    assert_user_error(
+        result, "cells failed: 1;", "batch_size_300", "its process died (was killed by signal 9", "2 times"
+    )
+    assert "batch_size_300: its process died" in result.stdout + result.stderr
     assert "try 2 of 2" in result.stdout
     runs = cell_runs(project)
     assert runs["batch_size_8"].info.status == "FINISHED"
-    assert runs["batch_size_480"].info.status == "FAILED"
-    assert "its process died" in runs["batch_size_480"].data.tags["reason"]
+    assert runs["batch_size_300"].info.status == "FAILED"
+    assert "its process died" in runs["batch_size_300"].data.tags["reason"]
     parent = sweep_run(project)
     assert parent.info.status == "FAILED"
     assert (parent.data.metrics["cells/failed"], parent.data.metrics["cells/finished"]) == (1, 1)
     assert len(leaderboard(parent)) == 1
     # with room enough, the same command tries just that one
-    result = project.run("sweep", *arguments[:-2])
+    result = project.run("sweep", *arguments[:-1])
     assert result.returncode == 0, result.stderr
     assert "2 cells, 1 done, 1 to train, 1 of them begun" in result.stdout
     after = cell_runs(project)
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     assert after["batch_size_8"].info.end_time == runs["batch_size_8"].info.end_time
-    assert "reason" not in after["batch_size_480"].data.tags
+    assert "reason" not in after["batch_size_300"].data.tags
 
 
 def test_cell_that_takes_too_long_is_ended(project):
     arguments = (*TINY[:2], '--sweep.grid={"epochs":[1,100000]}', "--sweep.workers=1")
-    result = project.run("sweep", *arguments, "--sweep.cell_timeout=25")
-    assert_user_error(result, "1 cells failed", "epochs_100000: took longer than sweep.cell_timeout, 25 s")
+    result = project.run("sweep", *arguments, "--sweep.cell_timeout=30")
+    assert_user_error(result, "cells failed: 1;", "epochs_100000: took longer than sweep.cell_timeout, 30 s")
     runs = cell_runs(project)
     assert {name: run.info.status for name, run in runs.items()} == {
         "epochs_1": "FINISHED",
@@ -245,7 +246,7 @@ def test_error_that_would_repeat_is_not_tried_again(project):
         capture_output=True,
         text=True,
     )
-    assert_user_error(done, "1 cells failed", "AC_mish: ZeroDivisionError: a bug of this network")
+    assert_user_error(done, "cells failed: 1;", "AC_mish: ZeroDivisionError: a bug of this network")
     assert "try 2" not in done.stdout + done.stderr
     failed = cell_runs(project)["AC_mish"]
     assert failed.info.status == "FAILED"
@@ -259,8 +260,8 @@ def test_error_that_would_repeat_is_not_tried_again(project):
 def test_pruned_sweep(project):
     grid = '--sweep.grid={"learning_rate":[0.01,1e-9],"bias_initializer":[0.0,0.01,0.02,0.03,0.04]}'
     arguments = (
-        "--data.limit=120", "--data.image_size=16", "--train.epochs=6", "--sweep.workers=2", grid,
-        "--sweep.pruner=median",
+        "--data.limit=200", "--data.image_size=32", "--train.epochs=6", "--sweep.workers=2", grid,
+        "--sweep.pruner=median", "--model.activation=tanh", "--model.kernel_initializer=lecun_uniform",
     )  # fmt: skip
     result = project.run("sweep", *arguments)
     assert result.returncode == 0, result.stderr
@@ -328,8 +329,9 @@ def test_full_disk_in_mid_sweep(small_disk, workers):
         except OSError:
             pass
     text += process.stdout.read()
-    assert_error_text(process.wait(), text, "goes on")
+    assert_error_text(process.wait(), text, "the same command")
     assert "No space left" in text or "is full" in text
+    assert len(text.splitlines()) < 12, text
     filler.unlink()
     result = project.run("sweep", *arguments)
     assert result.returncode == 0, result.stderr

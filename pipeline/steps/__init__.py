@@ -27,7 +27,10 @@ def command(run: Callable[[Params], Any]) -> None:
             runs.connect()
             run(params)
         except StoreError as error:
-            raise UserError(f"the tracking store failed: {runs.first_line(error)}") from error
+            raise UserError(
+                f"the tracking store failed: {runs.first_line(error)}; mend that and run the same command "
+                "again"
+            ) from error
     except UserError as error:
         sys.exit(f"error: {error}")
     except (Interrupted, KeyboardInterrupt) as error:

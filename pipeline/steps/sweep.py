@@ -24,8 +24,8 @@ from pipeline.steps import command
 
 if TYPE_CHECKING:
     from pipeline.data.prepared import Prepared
-    from pipeline.sweep.driver import Plan
     from pipeline.sweep.executors import Here, OnCluster
+    from pipeline.sweep.plan import Plan
     from pipeline.tracking.trials import CellRun, Sweep
 
 
@@ -37,14 +37,14 @@ def run(params: Params) -> "Sequence[CellRun]":
         Interrupted: it was stopped; what is done is recorded.
     """
     from pipeline.data import prepared
-    from pipeline.sweep import driver, lock
+    from pipeline.sweep import lock, plan
     from pipeline.tracking import runs, trials
 
     pictures = prepared.prepare(params.data, params.seed)
     study = study_name(params, pictures.digest)
     if params.sweep.plan:
         found = None if params.sweep.fresh else trials.newest_sweep(study)
-        _print_plan(params, driver.plan(params, found.cells() if found else []))
+        _print_plan(params, plan.of(params, found.cells() if found else []))
         return []
     count = _workers(params)
     with lock.held(study, Path(params.data.cache)), _opened(params, study) as (sweep, is_new):
@@ -54,7 +54,7 @@ def run(params: Params) -> "Sequence[CellRun]":
         if failed:
             lines = [f"  {name}: {reason}" for name, reason in failed.items()]
             raise UserError(
-                "\n".join([f"{len(failed)} cells failed; the same command tries just these again:", *lines])
+                "\n".join([f"cells failed: {len(failed)}; the same command tries just these again:", *lines])
             )
     print("compare the cells with `mlflow ui`; register the best with `mlflow run . -e register`")
     return ranking
@@ -111,22 +111,21 @@ def _sweep(
     params: Params, sweep: "Sweep", pictures: "Prepared", count: int
 ) -> "tuple[list[CellRun], dict[str, str]]":
     """Drive the sweep and record it; returns the ranking, and why cells failed, by their names."""
-    from pipeline.sweep import driver, leaderboard, study
+    from pipeline.sweep import driver, leaderboard, plan, study
     from pipeline.sweep.cells import Cell
     from pipeline.tracking import runs, trials
 
-    planned = driver.plan(params, sweep.cells())
+    planned = plan.of(params, sweep.cells())
     asked = study.Study(
         sweep.study,
         params.sweep,
         params.seed,
         params.train.epochs,
-        params.sweep.storage or runs.beside_the_store("sweeps.db"),
+        params.sweep.storage or runs.study_database(Path(params.data.cache)),
         planned.done,
         trials.validation_accuracies,
     )
     with _executor(params, planned, count) as (executor, versions):
-        print(_summary(params, sweep, planned, executor), flush=True)
         where = _where(params, sweep, pictures)
         driving = driver.Driver(params, sweep, planned, asked, executor, where, runs.store(), versions)
         stopped = None
@@ -139,7 +138,7 @@ def _sweep(
             driving.give_up()
             raise Interrupted("stopped at once; the same command goes on from the last epochs kept") from None
         found = sweep.cells()
-        planned = driver.plan(params, found)
+        planned = plan.of(params, found)
         failed = {Cell(run.values).name: run.reason for run in found if run.status == "FAILED"}
         runs.log_metrics(
             {
@@ -184,7 +183,7 @@ def _executor(
 
 def _where(params: Params, sweep: "Sweep", pictures: "Prepared") -> dict[str, Any]:
     """Where workers find the prepared pictures, which a cluster's may have to fetch from the sweep's run."""
-    from pipeline.sweep import worker
+    from pipeline.sweep import supply
     from pipeline.tracking import runs
 
     where = {
@@ -195,26 +194,15 @@ def _where(params: Params, sweep: "Sweep", pictures: "Prepared") -> dict[str, An
     }
     if params.sweep.cluster is not None:
         names = {path.name for path in pictures.path.iterdir()}
-        if not names <= runs.artifacts(sweep.run_id, worker.PREPARED):
-            runs.upload(pictures.path, worker.PREPARED)
+        if not names <= runs.artifacts(sweep.run_id, supply.FOLDER):
+            runs.upload(pictures.path, supply.FOLDER)
         # a folder of the worker's own machine, relative to where it was started
         where |= {"run_id": sweep.run_id, "cache": params.data.cache}
     return where
 
 
-def _summary(params: Params, sweep: "Sweep", planned: "Plan", executor: "Here | OnCluster") -> str:
-    done, begun = len(planned.done), len(planned.open)
-    workers = executor.slots()
-    where = f" of {params.sweep.cluster}" if params.sweep.cluster else ""
-    parts = [f"{planned.total} cells", f"{done} done", f"{planned.total - done} to train"]
-    if begun:
-        parts.append(f"{begun} of them begun")
-    parts.append(f"{workers} worker{'s' * (workers != 1)}{where}")
-    return f"{', '.join(parts)}; study {sweep.study}"
-
-
 def _print_plan(params: Params, planned: "Plan") -> None:
-    from pipeline.sweep import cells, driver
+    from pipeline.sweep import cells, plan
     from pipeline.sweep.cells import Cell
 
     def state(key: str) -> str:
@@ -226,7 +214,7 @@ def _print_plan(params: Params, planned: "Plan") -> None:
         return f"failed, to try again: {run.reason}" if run.status == "FAILED" else "begun"
 
     wanted = cells.cells(params.sweep.grid) if params.sweep.sampler == "grid" else []
-    named = {driver.identity(params, cell): cell.name for cell in wanted}
+    named = {plan.identity(params, cell): cell.name for cell in wanted}
     for key, run in planned.known.items():
         named.setdefault(key, Cell(run.values).name)
     for key, name in named.items():

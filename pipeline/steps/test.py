@@ -12,7 +12,9 @@ import pytest
 
 def main() -> None:
     """Run pytest over `tests`, and exit with its status."""
-    sys.exit(pytest.main(["tests", *sys.argv[1:]]))
+    # Several processes, each with whole files: much of the tests' time is spent waiting.
+    parallel = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
+    sys.exit(pytest.main(["tests", *parallel, *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

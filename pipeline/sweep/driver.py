@@ -4,27 +4,26 @@ What is done is read from the runs, so it does not matter what was killed before
 makes cells' runs and writes the study; only the worker that has a cell writes to its run.
 """
 
-import json
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import Interrupted, UserError
-from pipeline.params import Params, section_of
-from pipeline.sections import assign
-from pipeline.sweep import cells, worker
+from pipeline.params import Params
+from pipeline.sweep import plan, worker
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.executors import Here, OnCluster
 from pipeline.sweep.lock import Heartbeat
+from pipeline.sweep.plan import Plan
 from pipeline.sweep.progress import Progress
-from pipeline.sweep.study import Study
+from pipeline.sweep.study import DatabaseError, Study
 from pipeline.sweep.worker import Task
-from pipeline.tracking import trials
-from pipeline.tracking.trials import CellRun, Sweep
+from pipeline.tracking import StoreError, trials
+from pipeline.tracking.trials import Sweep
 
 # Ctrl-C in a terminal reaches this process as SIGINT, and through `mlflow run` once more as SIGTERM: so many
 # seconds after the first, that is no second wish.
@@ -32,52 +31,15 @@ SAME_STOP = 5
 TICK = 0.5  # seconds between two looks at clocks and signals
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A sweep's cells, as their runs tell before it starts.
-
-    Attributes:
-        total: how many cells the study has when the sweep is done: those of the grid, and those done before.
-        known: the runs that there are, by what identifies their cells.
-        open: those that were begun before and are to be gone on with, failed ones among them.
-    """
-
-    total: int
-    known: dict[str, CellRun]
-    open: list[Cell]
-
-    @property
-    def done(self) -> list[CellRun]:
-        """The cells that are finished."""
-        return [run for run in self.known.values() if run.trial]
-
-
-def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
-    """What a cell is within its study: every parameter that it is trained with, as JSON.
-
-    A grid that gets a further key has cells under new names that are old ones all the same.
-    """
-    values = cell.values if isinstance(cell, Cell) else cell
-    raw = {"model": params.model.model_dump(), "train": params.train.model_dump()}
-    for key, value in values.items():
-        assign(raw[section_of(key)], key, value)
-    return json.dumps(raw, sort_keys=True)
-
-
-def plan(params: Params, runs: Sequence[CellRun]) -> Plan:
-    """What is done, and what is left, of the sweep that `params` ask for."""
-    # A finished cell stands before one that is the same under another name.
-    known = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
-    if params.sweep.sampler == "grid":
-        wanted = {identity(params, cell) for cell in cells.cells(params.sweep.grid)}
-        total = len(wanted | {key for key, run in known.items() if run.trial})
-        begun = [run for key, run in known.items() if key in wanted and not run.trial]
-    else:
-        total = max(params.sweep.n_trials, len(known))
-        begun = [run for run in known.values() if not run.trial]
-    # Those that were training come first: what they have done is lost by nothing but a lost disk.
-    begun.sort(key=lambda run: run.status == "FAILED")
-    return Plan(total, known, [Cell(run.values) for run in begun])
+def _summary(params: Params, sweep: Sweep, planned: Plan, workers: int) -> str:
+    """What is said before cells run: how many, how many are done, on how many workers."""
+    done = len(planned.done)
+    parts = [f"{planned.total} cells", f"{done} done", f"{planned.total - done} to train"]
+    if planned.open:
+        parts.append(f"{len(planned.open)} of them begun")
+    where = f" of {params.sweep.cluster}" if params.sweep.cluster else ""
+    parts.append(f"{workers} worker{'s' * (workers != 1)}{where}")
+    return f"{', '.join(parts)}; study {sweep.study}"
 
 
 @dataclass
@@ -123,12 +85,13 @@ class Driver:
         self._runs = {key: run.run_id for key, run in planned.known.items()}
         self._seen = {key for key, run in planned.known.items() if run.trial}
         self._waiting = list(planned.open)
-        self._seen |= {identity(params, cell) for cell in planned.open}
+        self._seen |= {plan.identity(params, cell) for cell in planned.open}
         self._left = planned.total - len(planned.done) - len(planned.open)
         self._reserve: list[Cell] = []
         self._running: dict[str, _Running] = {}
         self._stopping, self._broken, self._told_to_stop = "", "", False
         self._start = time.monotonic()
+        self._summary = _summary(params, sweep, planned, executor.slots())
         best = max((run.trial.scores[params.sweep.metric] for run in planned.done), default=None)
         self._progress = Progress(
             planned.total, len(planned.done), params.train.epochs, params.sweep.metric, best
@@ -145,6 +108,7 @@ class Driver:
         heartbeat = Heartbeat(self._sweep.run_id, self._sweep.study)
         try:
             with self._signals():
+                self._progress.say(self._summary)
                 self._stop_others()
                 while True:
                     self._fill()
@@ -156,10 +120,15 @@ class Driver:
                         self._handle(event)
                     self._end_overdue()
                     heartbeat.beat()
+        except DatabaseError as error:
+            self._broken = f"the study's database failed: {error.__cause__ or error}".splitlines()[0]
         finally:
             self._progress.close()
-            self._study.close()
-            heartbeat.stop()
+            # Where one of these fails, what made it fail is on its way to be told.
+            with suppress(DatabaseError):
+                self._study.close()
+            with suppress(StoreError):
+                heartbeat.stop()
         if self._broken:
             raise UserError(f"{self._broken}; mend that, and the same command goes on")
         if self._stopping == "interrupted":
@@ -228,7 +197,7 @@ class Driver:
         if isinstance(self._params.sweep.workers, int):
             slots = min(slots, self._params.sweep.workers)
         while len(self._running) < slots and (cell := self._next()):
-            key = identity(self._params, cell)
+            key = plan.identity(self._params, cell)
             if key not in self._runs:
                 self._runs[key] = self._sweep.new_cell(cell.name, cell.key)
             self._submit(_Running(cell, self._runs[key], ""))
@@ -244,12 +213,12 @@ class Driver:
         ahead = self._params.sweep.sampler == "grid" or len(self._running) < self._executor.slots()
         if self._reserve or self._waiting or self._left <= 0 or self._stopping or not ahead:
             return
-        cell = self._study.ask(lambda cell: identity(self._params, cell) in self._seen)
+        cell = self._study.ask(lambda cell: plan.identity(self._params, cell) in self._seen)
         if cell is None:
             self._left = 0
             return
         self._left -= 1
-        self._seen.add(identity(self._params, cell))
+        self._seen.add(plan.identity(self._params, cell))
         self._reserve.append(cell)
 
     def _submit(self, running: _Running) -> None:

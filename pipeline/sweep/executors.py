@@ -7,6 +7,7 @@ import logging
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,7 +62,7 @@ class OnCluster:
         close: closes the cluster, where it is this process's own.
     """
 
-    def __init__(self, client: distributed.Client, close: Callable[[], None] = lambda: None):
+    def __init__(self, client: distributed.Client, close: Callable[[], None] | None = None):
         self._client, self._close = client, close
         self._events: queue.SimpleQueue[dict] = queue.SimpleQueue()
         self._futures: dict[str, distributed.Future] = {}
@@ -110,7 +111,8 @@ class OnCluster:
         """Leave the cluster; one of this process's own is closed, whatever runs there."""
         self._exits.close()
         self._client.close(timeout=5)
-        self._close()
+        if self._close:
+            self._close()
 
     def _take(self, event: dict) -> None:
         if event["event"] == "started":
@@ -129,7 +131,8 @@ class OnCluster:
             return future.result()
         if isinstance(error, KilledWorker):
             _, pid = self._workers.get(token, ("", 0))
-            return {"state": worker.DIED, "reason": f"its process died{self._exits.of(pid)}"}
+            how = self._exits.of(pid) if self._close else ""  # of other machines' processes nothing is known
+            return {"state": worker.DIED, "reason": f"its process died{how}"}
         if error is None:
             return {"state": worker.BROKEN, "reason": "the connection to the cluster was lost"}
         return {"state": worker.FAILED, "reason": f"{type(error).__name__}: {error}"}
@@ -157,7 +160,11 @@ class _Exits(logging.Handler):
             self._how[int(pid)] = f" ({how} {number}{': ' + meaning if meaning else ''})"
 
     def of(self, pid: int) -> str:
-        """How a process ended, in brackets; empty where that is not known."""
+        """How a process ended, in brackets; empty where its nanny does not tell within a second or two."""
+        for _ in range(20):
+            if pid in self._how:
+                break
+            time.sleep(0.1)
         return self._how.get(pid, "")
 
     def close(self) -> None:

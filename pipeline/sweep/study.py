@@ -27,6 +27,7 @@ from pipeline.params import SweepParams, without_password
 from pipeline.sweep.cells import Cell
 from pipeline.tracking.trials import CellRun
 
+DatabaseError = optuna.exceptions.StorageInternalError  # what a study raises where its database fails
 DRAWS = 100  # of a sampler, before it is taken to have no cell left that it has not drawn
 # A cell is compared with others once so many have gone as far, and never in its first epoch, whose order
 # says little about the last.
@@ -60,7 +61,7 @@ class Study:
         done: Sequence[CellRun],
         history: Callable[[str], Sequence[float]],
     ):
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # its errors come as exceptions
         self._sweep, self._seed, self._history = sweep, seed, history
         self._space = {key: _distribution(values) for key, values in sweep.grid.values().items()}
         self._trials: dict[str, optuna.Trial] = {}

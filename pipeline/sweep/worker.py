@@ -7,6 +7,7 @@ nothing heavy, since a Dask scheduler, which only passes tasks on, has to import
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PREPARED = "data/prepared"  # where a sweep's run keeps prepared pictures for workers that have no such folder
 TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
 # What a driver says to a cell after an epoch. GO is waited for only where epochs are judged (pruning).
 GO, PRUNE, STOP = "go", "prune", "stop"
@@ -133,9 +133,10 @@ def evaluate_winner(sweep_run_id: str, winner_run_id: str, name: str, store: str
     with importing_tensorflow():
         from pipeline import evaluation
         from pipeline.data import splits
+        from pipeline.sweep import supply
         from pipeline.tracking import models
 
-        prepared = _prepared(pictures)
+        prepared = supply.opened(pictures)
     model = models.load(models.of_run(winner_run_id))
     result = evaluation.evaluate(model, prepared, splits.TEST)
     evaluation.record(result, prepared, splits.TEST, f"{name}, test split", sweep_run_id)
@@ -149,14 +150,31 @@ def _dask_emit(event: dict) -> None:
     worker.log_event(TOPIC, event | {"worker": worker.address})
 
 
-def _is_leaving() -> bool:
+def _dask_worker() -> Any:
+    """The Dask worker whose task this thread runs, or None."""
+    if "distributed" not in sys.modules:
+        return None
     import distributed
 
     try:
-        status = distributed.get_worker().status
+        return distributed.get_worker()
     except ValueError:
-        return False  # no Dask worker
-    return status not in (distributed.Status.running, distributed.Status.paused)
+        return None
+
+
+def _name() -> str:
+    """Where this is, for the run's tag: the machine, and the worker on it."""
+    worker = _dask_worker()
+    return f"{socket.gethostname()} {worker.name}" if worker else socket.gethostname()
+
+
+def _is_leaving() -> bool:
+    """Whether this worker is closing, so that another one may have its cell already."""
+    import distributed
+
+    worker = _dask_worker()
+    running = (distributed.Status.running, distributed.Status.paused)
+    return worker is not None and worker.status not in running
 
 
 def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
@@ -189,11 +207,14 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
         from pipeline import trial
     from pipeline.errors import Interrupted
     from pipeline.params import Params
+    from pipeline.sweep import supply
+    from pipeline.tracking import runs
     from pipeline.tracking.checkpoints import Checkpoints
 
     task = cell.task
     params = Params.model_validate(task.params)
-    prepared = _prepared(task.pictures)
+    runs.set_tags({"worker": _name()}, task.run_id)
+    prepared = supply.opened(task.pictures)
     history: list[float] = []
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> bool:
@@ -211,9 +232,9 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
         return verdict == PRUNE
 
     def check() -> None:
-        _prepared(task.pictures)
-        if "distributed" in sys.modules and _is_leaving():
-            raise Interrupted("its worker leaves the cluster")  # and another one may have the cell already
+        supply.opened(task.pictures)
+        if _is_leaving():
+            raise Interrupted("its worker leaves the cluster")
 
     checkpoints = Checkpoints(task.run_id, Path(task.pictures["cache"]), task.shared)
     found = trial.go_on(task.run_id, params, prepared, task.name, checkpoints, on_epoch, check)
@@ -269,16 +290,9 @@ def _share_the_machine() -> None:
         return
     import tensorflow as tf
 
-    if "distributed" in sys.modules:
-        import distributed
-
-        try:
-            threads = distributed.get_worker().state.nthreads
-        except ValueError:
-            pass  # no Dask worker: all of the machine
-        else:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(threads)
+    if worker := _dask_worker():
+        tf.config.threading.set_intra_op_parallelism_threads(worker.state.nthreads)
+        tf.config.threading.set_inter_op_parallelism_threads(worker.state.nthreads)
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
 
@@ -297,51 +311,3 @@ def differing(versions: Mapping[str, str]) -> str:
             if found != wanted:
                 wrong.append(f"{name} {found} (the driver has {wanted})")
     return ", ".join(wrong)
-
-
-_opened: dict[tuple, Any] = {}
-
-
-def _prepared(pictures: Mapping[str, Any]) -> Any:
-    """The prepared pictures of a task, from this machine's disk or else from the sweep's run.
-
-    Raises:
-        ChangedPictures: they are not what the sweep began with.
-    """
-    from pipeline.data import prepared, storage
-    from pipeline.errors import ChangedPictures
-
-    path, digest = Path(pictures["path"]), pictures["digest"]
-    try:
-        if not path.exists() and pictures["run_id"]:
-            path = Path(pictures["cache"], "prepared", path.name)
-            if not path.exists():
-                _fetch(pictures["run_id"], path, digest)
-        stamp = storage.stamp(path)
-        if (path, stamp) not in _opened:
-            found = prepared.open_prepared(path)
-            if found.digest != digest:
-                raise prepared.DamagedPrepared("other pictures")
-            _opened.clear()
-            _opened[path, stamp] = found
-        return _opened[path, stamp]
-    except (prepared.DamagedPrepared, FileNotFoundError) as error:
-        raise ChangedPictures(
-            f"the prepared pictures in {path} changed while the sweep ran ({error}); the same command makes "
-            "them anew and goes on"
-        ) from None
-
-
-def _fetch(run_id: str, path: Path, digest: str) -> None:
-    """Download prepared pictures once, whichever worker of this machine comes first."""
-    from pipeline.data import prepared, workplace
-    from pipeline.tracking import runs
-
-    with workplace.exclusive(path.parent):
-        if path.exists():
-            return
-        with workplace.appearing(path) as partial:
-            runs.download(run_id, PREPARED, partial)
-            found = prepared.open_prepared(partial)
-            if found.digest != digest:
-                raise prepared.DamagedPrepared(f"run {run_id} has others, {found.digest}")

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ SERVER_TIMEOUT = 10  # seconds that a tracking server has to answer its first re
 # Lines that a user cannot act on: the store's tables, and an environment without pip (uv makes none).
 QUIET = {
     "alembic": logging.WARNING,
-    "mlflow.store.db.utils": logging.WARNING,
+    "mlflow.store.db.utils": logging.CRITICAL,  # errors come as exceptions all the same
     "mlflow.utils.environment": logging.ERROR,
 }
 # What MLflow calls a run where the user gave no name: `bold-owl-34`.
@@ -81,11 +81,11 @@ def local_part() -> str:
     return f"the artifacts' folder {place}" if place.partition(":")[0] in ("file", place) else ""
 
 
-def beside_the_store(name: str) -> str:
-    """The URL of an SQLite file beside the local store's; in this folder where the store is a server's."""
+def study_database(cache: Path) -> str:
+    """The URL of the file that studies are kept in: beside the local store; with a server, in the cache."""
     uri = mlflow.get_tracking_uri()
-    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()
-    return f"sqlite:///{(folder / name).absolute()}"
+    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else cache
+    return f"sqlite:///{(folder / 'sweeps.db').absolute()}"
 
 
 def _quiet() -> None:
@@ -117,12 +117,18 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
         mlflow.set_tags(tags)
         yield active.info.run_id
     except (KeyboardInterrupt, Interrupted):
-        mlflow.end_run("KILLED")
+        _end_broken("KILLED")
         raise
     except BaseException:
-        mlflow.end_run("FAILED")
+        _end_broken("FAILED")
         raise
     mlflow.end_run("FINISHED")
+
+
+def _end_broken(status: str) -> None:
+    """Close the open run after an error; where the store is what failed, that error says so already."""
+    with suppress(MlflowException):
+        mlflow.end_run(status)
 
 
 @contextmanager
@@ -146,10 +152,10 @@ def reopened(run_id: str, params: Params | None = None) -> Iterator[Run]:
             )
         yield found
     except (KeyboardInterrupt, Interrupted):
-        mlflow.end_run("KILLED")
+        _end_broken("KILLED")
         raise
     except BaseException:
-        mlflow.end_run("FAILED")
+        _end_broken("FAILED")
         raise
     mlflow.end_run("FINISHED")
 
@@ -298,5 +304,6 @@ def experiment_id() -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, which says what happened; MLflow's later ones do not."""
-    return str(error).strip().splitlines()[0]
+    """The line of an error's text that says what happened; MLflow's and SQLAlchemy's other ones do not."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if not line.startswith("(raised as a result")), lines[0])

@@ -1,0 +1,60 @@
+"""What a sweep has to do: its cells, and which of them are done, as their runs tell."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.params import Params, section_of
+from pipeline.sections import assign
+from pipeline.sweep import cells
+from pipeline.sweep.cells import Cell
+from pipeline.tracking.trials import CellRun
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's cells, as their runs tell before it starts.
+
+    Attributes:
+        total: how many cells the study has when the sweep is done: those of the grid, and those done before.
+        known: the runs that there are, by what identifies their cells.
+        open: those that were begun before and are to be gone on with, failed ones among them.
+    """
+
+    total: int
+    known: dict[str, CellRun]
+    open: list[Cell]
+
+    @property
+    def done(self) -> list[CellRun]:
+        """The cells that are finished."""
+        return [run for run in self.known.values() if run.trial]
+
+
+def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
+    """What a cell is within its study: every parameter that it is trained with, as JSON.
+
+    A grid that gets a further key has cells under new names that are old ones all the same.
+    """
+    values = cell.values if isinstance(cell, Cell) else cell
+    raw = {"model": params.model.model_dump(), "train": params.train.model_dump()}
+    for key, value in values.items():
+        assign(raw[section_of(key)], key, value)
+    return json.dumps(raw, sort_keys=True)
+
+
+def of(params: Params, runs: Sequence[CellRun]) -> Plan:
+    """What is done, and what is left, of the sweep that `params` ask for."""
+    # A finished cell stands before one that is the same under another name.
+    known = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
+    if params.sweep.sampler == "grid":
+        wanted = {identity(params, cell) for cell in cells.cells(params.sweep.grid)}
+        total = len(wanted | {key for key, run in known.items() if run.trial})
+        begun = [run for key, run in known.items() if key in wanted and not run.trial]
+    else:
+        total = max(params.sweep.n_trials, len(known))
+        begun = [run for run in known.values() if not run.trial]
+    # Those that were training come first: what they have done is lost by nothing but a lost disk.
+    begun.sort(key=lambda run: run.status == "FAILED")
+    return Plan(total, known, [Cell(run.values) for run in begun])
