@@ -96,7 +96,7 @@ def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
         cluster = SpecCluster(
             scheduler={
                 "cls": distributed.Scheduler,
-                "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+                "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": ":0"},
             },
             workers={
                 number: {

@@ -65,7 +65,8 @@ class Table:
         for rank, run in enumerate(self._ranking, start=1):
             scores = [repr(run.trial.scores[name]) for name in SCORES]
             name = Cell(run.values).name
-            writer.writerow([rank, name, *self._values(run), *scores, *self._epochs(run), run.run_id])
+            epochs = [run.trial.epochs] if self._extra else []
+            writer.writerow([rank, name, *self._values(run), *scores, *epochs, run.run_id])
         return text.getvalue().encode()
 
     def as_markdown(self) -> str:

@@ -28,8 +28,8 @@ class Progress:
         self._start, self._trained = time.monotonic(), 0
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, unit="cell", desc="sweep", dynamic_ncols=True)
-            self._bar.bar_format = "{desc} {n_fmt}/{total_fmt}|{bar}| {elapsed}{postfix}"
+            layout = "sweep {n_fmt}/{total_fmt}|{bar}| {elapsed}{postfix}"
+            self._bar = tqdm(total=total, initial=done, bar_format=layout, dynamic_ncols=True)
 
     def started(self, cell: Cell, epochs: int = 0) -> None:
         """A cell runs, of which so many epochs are done."""
