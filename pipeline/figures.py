@@ -4,7 +4,6 @@ They are made with matplotlib's object API, never pyplot: no global state, so th
 names may be long, in any script, and hold characters such as `$` that matplotlib would read as mathematics.
 """
 
-import functools
 import io
 import itertools
 import textwrap
@@ -14,14 +13,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager, get_font
 from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
+
+from pipeline import lettering
 
 # Told apart with any colour vision: Okabe and Ito, Color Universal Design (2008), without the yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", ":", "-.")
-_FONT = "DejaVu Sans"  # comes with matplotlib
 _DPI = 100  # pixels per inch
 _MOST_NUMBERED = 20  # classes, up to which a confusion matrix has its numbers written into the cells
 _MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.2, "top": 0.86}  # of learning curves; fractions
@@ -42,7 +41,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str = ""
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
     numbered = num_classes <= _MOST_NUMBERED
     cell = float(np.clip(6 / num_classes, 0.44 if numbered else 0.15, 1.3))  # inches
-    names = [_label(name) for name in classes]
+    names = [lettering.label(name) for name in classes]
     longest = 0.08 * max(len(line) for name in names for line in name.split("\n"))  # inches
     side = cell * num_classes + longest + 0.6
     figure = _figure(max(side, 3.6), side + 0.3)
@@ -59,7 +58,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str = ""
 
 def _name_sides(axes: Axes, names: Sequence[str], size: float, rotation: float) -> None:
     axes.set(aspect="equal", ylim=(len(names) - 0.5, -0.5), xlabel="predicted", ylabel="true")  # first on top
-    font = _font(*names)
+    font = lettering.font(*names)
     axes.set_xticks(range(len(names)), names, rotation=rotation, size=size, **font)
     axes.set_yticks(range(len(names)), names, size=size, **font)
     axes.tick_params(length=0)
@@ -190,7 +189,7 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
             loc=place, title="area  class", fontsize=8, title_fontsize=8
         )
         for text in legend.get_texts():
-            text.set(**_font(text.get_text()))
+            text.set(**lettering.font(text.get_text()))
     return figure
 
 
@@ -202,7 +201,9 @@ def _draw_roc(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, classes
         style, colour = next(looks)
         false_rate, true_rate, _ = sklearn.metrics.roc_curve(labels == index, probabilities[:, index])
         area = sklearn.metrics.auc(false_rate, true_rate)
-        axes.plot(false_rate, true_rate, style, color=colour, label=f"{area:.3f}  {_short(classes[index])}")
+        axes.plot(
+            false_rate, true_rate, style, color=colour, label=f"{area:.3f}  {lettering.short(classes[index])}"
+        )
 
 
 def contact_sheet(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> Figure:
@@ -240,25 +241,36 @@ def _lay_out(tiles: np.ndarray, captions: Sequence[str], columns: int) -> Figure
         top, left = index // columns * pitch_y + gap, index % columns * pitch_x + gap  # px
         sheet[top : top + height, left : left + width] = tile
         x, y = left / sheet.shape[1], 1 - (top + height + 3) / sheet.shape[0]  # fractions, from below
-        text = "\n".join(textwrap.wrap(_drawable(caption), pitch_x // 6, max_lines=2, placeholder="…"))
-        figure.text(x, y, text, size=7, va="top", linespacing=1.1, **_font(text))
+        text = "\n".join(
+            textwrap.wrap(lettering.drawable(caption), pitch_x // 6, max_lines=2, placeholder="…")
+        )
+        figure.text(x, y, text, size=7, va="top", linespacing=1.1, **lettering.font(text))
     figure.figimage(sheet)  # pixel by pixel, without resampling
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """Renders a figure as a PNG of at most 256 colours, which takes about a third of the bytes."""
+def png(figure: Figure, indexed: bool = True) -> bytes:
+    """Renders a figure as a PNG.
+
+    Args:
+        figure: What to render.
+        indexed: With at most 256 colours, which takes about a third of the bytes; photographs lose by it.
+    """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    buffer = io.BytesIO()
+    (_indexed(image) if indexed else image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _indexed(image: Image.Image) -> Image.Image:
     sample = image.resize((image.width // 3, image.height // 3), Image.Resampling.NEAREST)  # much faster
     indexed = image.quantize(palette=sample.quantize(255, Image.Quantize.MEDIANCUT), dither=Image.Dither.NONE)
     # The palette is approximate; white paper shall stay white.
     indexed.putpalette([*(indexed.getpalette() + [0] * 765)[:765], 255, 255, 255])
     indexed.paste(255, mask=image.convert("L").point(lambda grey: 255 * (grey == 255)))
-    buffer = io.BytesIO()
-    indexed.save(buffer, "PNG")
-    return buffer.getvalue()
+    return indexed
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -268,44 +280,10 @@ def _figure(width: float, height: float) -> Figure:
 
 def _add_title(figure: Figure, title: str) -> None:
     columns = int(figure.get_figwidth() * 12)  # characters
-    figure.suptitle("\n".join(textwrap.wrap(_drawable(title), columns)), size=10, **_font(title))
+    figure.suptitle(
+        "\n".join(textwrap.wrap(lettering.drawable(title), columns)), size=10, **lettering.font(title)
+    )
 
 
 def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, bbox={"facecolor": "white"})
-
-
-def _label(name: str) -> str:
-    """A class name for an axis: at most two lines of 18 characters."""
-    return "\n".join(textwrap.wrap(_short(name).replace("…", "… …"), 18)) or name
-
-
-def _short(name: str) -> str:
-    """A class name in at most 35 characters; the ends of long ones tell them apart as the beginnings do."""
-    name = _drawable(name)
-    return name if len(name) <= 35 else f"{name[:17]}…{name[-17:]}"
-
-
-def _drawable(text: str) -> str:
-    r"""`text`, with escapes such as \u732b for what no installed font can draw.
-
-    Matplotlib would draw all characters of a script as one and the same box, so that classes could not be
-    told apart.
-    """
-    return "".join(c if c == "\n" or _family(c) else ascii(c)[1:-1] for c in text)
-
-
-def _font(*texts: str) -> dict[str, object]:
-    """Text properties that draw `texts` as they are."""
-    families = [_FONT, *(_family(c) or _FONT for text in texts for c in text)]
-    return {"family": list(dict.fromkeys(families)), "parse_math": False}
-
-
-@functools.cache
-def _family(character: str) -> str | None:
-    """The font family that draws a character: matplotlib's own where it can; None where none here can."""
-    entries = [entry for entry in fontManager.ttflist if not entry.name.startswith("Last Resort")]
-    for entry in sorted(entries, key=lambda entry: (entry.name != _FONT, "Sans" not in entry.name)):
-        if get_font(entry.fname).get_char_index(ord(character)):
-            return entry.name
-    return None

@@ -209,6 +209,25 @@ class RegisterParams(Section):
     )
 
 
+class ExplainParams(Section):
+    """Which model is asked where it looks, and on what."""
+
+    run_id: Text | None = Field(
+        description="the run whose model is explained; null: the champion, or the newest where there is none"
+    )
+    source: Text | None = Field(
+        description="folder of pictures; null: the surest mistakes on the run's validation pictures"
+    )
+    layer: Text | None = Field(
+        description="layer whose features are weighed; null: the last that is not flat and does not pool"
+    )
+    class_name: Text | None = Field(
+        description="class that the heat speaks for; null: the predicted one of each picture"
+    )
+    count: Int = Field(ge=1, le=100, description="at most so many pictures are explained")
+    output: Text = Field(description="folder that the figures are written to; relative to the project")
+
+
 class Params(Section):
     """Every parameter, as params.yaml lays them out. Read one with `load`."""
 
@@ -224,6 +243,7 @@ class Params(Section):
     sweep: SweepParams
     # `register` itself is a method of every class that has pydantic's metaclass
     register_: RegisterParams = Field(alias="register")
+    explain: ExplainParams
 
     def flat(self) -> dict[str, Any]:
         """Every parameter in force by its dotted key, to be shown and recorded.

@@ -24,7 +24,7 @@ def contents(project: Project) -> set[str]:
     return {path.name for path in project.path.iterdir()}
 
 
-@pytest.mark.parametrize("step", ["main", "prepare", "train", "evaluate", "sweep", "register"])
+@pytest.mark.parametrize("step", ["main", "prepare", "train", "evaluate", "sweep", "register", "explain"])
 def test_mistyped_key_stops_before_anything_is_created(project, step):
     before = contents(project)
     result = project.run(step, "--train.epoch=3")

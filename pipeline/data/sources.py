@@ -17,7 +17,7 @@ from pipeline.data.pictures import UnreadablePicture
 from pipeline.data.zips import MAX_PICTURE_BYTES, Archive, check_zip
 from pipeline.errors import UserError
 
-__all__ = ["Picture", "Rejection", "Source", "open_source"]
+__all__ = ["Picture", "Rejection", "Source", "list_folder", "open_source"]
 
 # Deep enough for wrapper/train/cat/ and a stray folder below; loops of symbolic links end here at the latest.
 _MAX_DEPTH = 5
@@ -82,6 +82,15 @@ def open_source(source: str, cache: Path, sha256: str | None = None) -> Source:
         f"data.source: {_valid(str(path))} {found}. Allowed: 'sample', 'dogs-vs-cats', a folder, a zip, or "
         f"the http(s) URL of a zip, with {LAYOUTS}"
     )
+
+
+def list_folder(root: Path) -> dict[str, Callable[[], bytes]]:
+    """How to read each picture below a folder, with or without a label, by its name; sorted, none read yet.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
+    return {name: partial(_read_file, path) for name, (path, _, _) in sorted(_Listing(root).pictures.items())}
 
 
 def _sample() -> Source:
@@ -179,7 +188,7 @@ class _Listing:
                 entries = list(entries)
         except OSError as error:
             raise UserError(
-                f"data.source: the folder {_valid(path)} cannot be read ({error.strerror}): allow it to be "
+                f"the folder {_valid(path)} cannot be read ({error.strerror}): allow it to be "
                 "read, or move it elsewhere"
             ) from error
         here = (status.st_dev, status.st_ino)
