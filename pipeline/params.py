@@ -216,7 +216,7 @@ class ExplainParams(Section):
         description="the run whose model is explained; null: the champion, or the newest where there is none"
     )
     source: Text | None = Field(
-        description="folder of pictures; null: the surest mistakes on the run's validation pictures"
+        description="folder, zip or file of pictures; null: the surest validation mistakes"
     )
     layer: Text | None = Field(
         description="layer whose features are weighed; null: the last that is not flat and does not pool"
@@ -226,6 +226,24 @@ class ExplainParams(Section):
     )
     count: Int = Field(ge=1, le=100, description="at most so many pictures are explained")
     output: Text = Field(description="folder that the figures are written to; relative to the project")
+
+
+class PredictParams(Section):
+    """Which pictures are classified by which model, and where the answers go."""
+
+    source: Text | None = Field(
+        description="pictures to classify: a folder (any depth), a zip, a file, or files as a JSON list"
+    )
+    model: Annotated[str, Field(pattern="^(models|runs):/.", examples=["models:/ID"])] | None = Field(
+        description="URI of the model, as models:/dogs-vs-cats@champion; null: what `register` names"
+    )
+    output: Text = Field(
+        description="folder of predictions.csv and contact_sheet.png, or the CSV's own name; "
+        "relative to the project"
+    )
+    contact_sheet: Int = Field(
+        ge=0, le=1000, description="pictures on the contact sheet, evenly from all; 0: no sheet"
+    )
 
 
 class Params(Section):
@@ -244,6 +262,7 @@ class Params(Section):
     # `register` itself is a method of every class that has pydantic's metaclass
     register_: RegisterParams = Field(alias="register")
     explain: ExplainParams
+    predict: PredictParams
 
     def flat(self) -> dict[str, Any]:
         """Every parameter in force by its dotted key, to be shown and recorded.

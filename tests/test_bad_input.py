@@ -24,7 +24,9 @@ def contents(project: Project) -> set[str]:
     return {path.name for path in project.path.iterdir()}
 
 
-@pytest.mark.parametrize("step", ["main", "prepare", "train", "evaluate", "sweep", "register", "explain"])
+@pytest.mark.parametrize(
+    "step", ["main", "prepare", "train", "evaluate", "sweep", "register", "explain", "predict"]
+)
 def test_mistyped_key_stops_before_anything_is_created(project, step):
     before = contents(project)
     result = project.run(step, "--train.epoch=3")

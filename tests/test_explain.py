@@ -129,8 +129,8 @@ def test_what_users_get_wrong(trained):
     photos = "--explain.source=photos"
     for arguments, words in {
         ("--explain.source=empty",): ("no pictures", str(trained.path / "empty")),
-        ("--explain.source=nowhere",): ("nowhere", "does not exist", "a folder of pictures"),
-        ("--explain.source=file",): ("file", "is no folder"),
+        ("--explain.source=nowhere",): ("nowhere", "does not exist", "Allowed: a folder"),
+        ("--explain.source=file",): ("none of the 1 pictures", "file"),
         ("--explain.source=broken",): ("none of the 1 pictures", "1.jpg", "not a picture"),
         (photos, "--explain.class_name=bird"): ("'bird'", "null, cat, dog"),
         (photos, "--explain.layer=conv"): ("'conv'", "conv2d, activation, max_pooling2d", "conv2d_3"),

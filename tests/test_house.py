@@ -30,6 +30,7 @@ FLOORS = {
     "pipeline.tracking": 2,
     "pipeline.trial": 2,
     "pipeline.evaluation": 2,
+    "pipeline.prediction": 2,
     "pipeline.sweep": 2,
     "pipeline.steps": 3,
 }

@@ -163,7 +163,8 @@ model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")
 rows = [row for row in csv.DictReader(open(index))]
 pictures = np.load(images)
 wanted = [n for n, row in enumerate(rows) if row["split"] == "validation"]
-for n, answer in zip(wanted, model.predict(pictures[wanted])):
+answers = model.predict(pictures[wanted])[["cat", "dog"]].to_numpy()
+for n, answer in zip(wanted, answers):
     print("answer", rows[n]["name"], *(repr(float(value)) for value in answer))
 """
 

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -83,6 +83,54 @@ def write_images(pictures: Sequence[Picture], size: int, file: BinaryIO) -> Deco
     _write_header(file, len(everything.kept), size)
     assert file.tell() == start, "numpy leaves room in the header for another count"
     return everything
+
+
+def read_images(pictures: Sequence[Picture], size: int, batch: int) -> Iterator[tuple[np.ndarray, Decoded]]:
+    """Decodes pictures in threads, and yields them in batches: memory holds two, whatever their number.
+
+    In threads, since what takes the batches has TensorFlow running, and such a process cannot be forked.
+
+    Args:
+        pictures: In the order of the batches.
+        size: Side of the square, px.
+        batch: Pictures taken at once; fewer come out where some cannot be decoded.
+
+    Yields:
+        uint8 (k, size, size, 3), those that could be decoded, and what became of all, without digests.
+    """
+    with ThreadPoolExecutor(cores()) as executor:
+        pending = deque()
+        for first in range(0, len(pictures), batch):
+            read = [
+                executor.submit(_read_image, picture, size) for picture in pictures[first : first + batch]
+            ]
+            pending.append((first, read))
+            if len(pending) > 1:
+                yield _gathered(*pending.popleft(), pictures, size)
+        while pending:
+            yield _gathered(*pending.popleft(), pictures, size)
+
+
+def _read_image(picture: Picture, size: int) -> np.ndarray | str:
+    """The resized pixels, or the reason why there are none."""
+    try:
+        return resize(decode(picture.read()), size)
+    except UnreadablePicture as error:
+        return str(error)
+
+
+def _gathered(
+    first: int, read: Sequence[Future], pictures: Sequence[Picture], size: int
+) -> tuple[np.ndarray, Decoded]:
+    decoded, images = Decoded([], [], []), []
+    for index, future in enumerate(read, first):
+        image = future.result()
+        if isinstance(image, str):
+            decoded.rejected.append(Rejection(pictures[index].name, image))
+        else:
+            decoded.kept.append(index)
+            images.append(image)
+    return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8), decoded
 
 
 def cores() -> int:

@@ -5,19 +5,22 @@ A source is listed, not read: each picture carries a function that reads its byt
 
 import hashlib
 import io
+import itertools
+import json
 import os
 import stat
+import zipfile
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline.data.layout import LAYOUTS, Rejection, arrange, is_picture
+from pipeline.data.layout import LAYOUTS, PICTURE_EXTENSIONS, Rejection, arrange, is_picture
 from pipeline.data.pictures import UnreadablePicture
 from pipeline.data.zips import MAX_PICTURE_BYTES, Archive, check_zip
 from pipeline.errors import UserError
 
-__all__ = ["Picture", "Rejection", "Source", "list_folder", "open_source"]
+__all__ = ["Picture", "Rejection", "Source", "list_pictures", "open_source"]
 
 # Deep enough for wrapper/train/cat/ and a stray folder below; loops of symbolic links end here at the latest.
 _MAX_DEPTH = 5
@@ -29,7 +32,7 @@ class Picture:
 
     Attributes:
         name: '/'-separated, relative to the source; always valid Unicode.
-        label: The name of its class.
+        label: The name of its class; empty where it has none.
         read: Returns the encoded bytes, or raises UnreadablePicture; safe from any thread.
     """
 
@@ -84,13 +87,61 @@ def open_source(source: str, cache: Path, sha256: str | None = None) -> Source:
     )
 
 
-def list_folder(root: Path) -> dict[str, Callable[[], bytes]]:
-    """How to read each picture below a folder, with or without a label, by its name; sorted, none read yet.
+def list_pictures(source: str, key: str) -> list[Picture]:
+    """Lists pictures that need no labels.
+
+    Args:
+        source: A folder with pictures at any depth, a zip, a picture's file, or several files as a JSON list.
+        key: The parameter that names it, for messages.
+
+    Returns:
+        At least one; those of a folder or zip sorted by name, and named relative to it. Files stay in order.
 
     Raises:
-        UserError: A folder cannot be read.
+        UserError: There is no such thing, it cannot be read, or it has no pictures.
     """
-    return {name: partial(_read_file, path) for name, (path, _, _) in sorted(_Listing(root).pictures.items())}
+    if files := _as_list(source):
+        return [Picture(_valid(file), "", partial(_read_file, str(_existing(file, key)))) for file in files]
+    path = _existing(source, key)
+    try:
+        readers = _unlabelled(path)
+    except UserError as error:  # listing is written for the parameter that training has
+        raise UserError(str(error).replace("data.source", key)) from error
+    if not readers:
+        raise UserError(
+            f"{key}: {_valid(str(path))} has no pictures. They are told by their extension: "
+            f"{' '.join(sorted(PICTURE_EXTENSIONS))}"
+        )
+    return [Picture(name, "", read) for name, read in sorted(readers.items())]
+
+
+def _as_list(source: str) -> list[str]:
+    """The files that a JSON list names; none where the text is a path."""
+    try:
+        files = json.loads(source)
+    except json.JSONDecodeError:
+        return []
+    return [str(file) for file in files] if isinstance(files, list) else []
+
+
+def _existing(source: str, key: str) -> Path:
+    path = Path(source).expanduser().absolute()
+    if not path.is_dir() and not path.is_file():
+        found = "is neither a folder nor a file" if path.exists() else "does not exist"
+        raise UserError(
+            f"{key}: {_valid(str(path))} {found}. Allowed: a folder, a zip, a picture, or a JSON list of such"
+        )
+    return path
+
+
+def _unlabelled(path: Path) -> dict[str, Callable[[], bytes]]:
+    if path.is_dir():
+        tree = _Listing(path, max_depth=None)
+        return {name: partial(_read_file, file) for name, (file, _, _) in tree.pictures.items()}
+    if path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
+        return {_valid(path.name): partial(_read_file, str(path))}
+    archive = Archive(path)
+    return {_valid(name): partial(archive.read, name) for name in archive.members if is_picture(name)}
 
 
 def _sample() -> Source:
@@ -171,13 +222,16 @@ def _arranged(
 class _Listing:
     """The files below a folder, level by level. Symbolic links are followed, never back to a folder above."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, max_depth: int | None = _MAX_DEPTH):
         self.pictures: dict[str, tuple[str, int, int]] = {}  # name: path, bytes, modification time in ns
         self.others: list[str] = []
         self.folders: list[str] = []
         level = [(str(root), "", frozenset())]
-        for _ in range(_MAX_DEPTH):
+        depths = itertools.count() if max_depth is None else range(max_depth)
+        for _ in depths:
             level = [inner for folder in level for inner in self._scan(*folder)]
+            if not level:
+                break
         self.too_deep = [name for _, name, _ in level]
 
     def _scan(self, path: str, name: str, above: frozenset) -> list[tuple[str, str, frozenset]]:

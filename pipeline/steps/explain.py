@@ -22,6 +22,7 @@ from pipeline.steps import command
 
 if TYPE_CHECKING:
     from pipeline.data.layout import Rejection
+    from pipeline.data.sources import Picture
     from pipeline.saliency import Explanation
     from pipeline.tracking.models import Loaded
 
@@ -37,11 +38,12 @@ class _Pictures:
 
 def run(params: Params) -> "Explanation":
     """Explain a model's answers and record the figures."""
+    from pipeline.data.sources import list_pictures
     from pipeline.tracking import runs
 
     asked = params.explain
     run_id, uri = _chosen(params)
-    readers = _listed(asked.source) if asked.source else {}
+    listed = list_pictures(asked.source, "explain.source") if asked.source else []
     with importing_tensorflow():
         from pipeline import saliency
         from pipeline.tracking import models
@@ -49,7 +51,7 @@ def run(params: Params) -> "Explanation":
     class_index = _class_index(model.classes, asked.class_name)
     with runs.run("explain", params, {"step": "explain", "explained_run_id": run_id}):
         if asked.source:
-            pictures, rejected = _read(asked.source, readers, model, asked.count)
+            pictures, rejected = _read(asked.source, listed, model, asked.count)
         else:
             pictures, rejected = _mistaken(params, run_id, model), []
         class_indices = None if class_index is None else np.full(len(pictures.names), class_index)
@@ -90,40 +92,28 @@ def _class_index(classes: Sequence[str], name: str | None) -> int | None:
     return None if name is None else classes.index(name)
 
 
-def _listed(source: str) -> dict:
-    """How to read each picture of the folder `explain.source`, by name."""
-    from pipeline.data.sources import list_folder
-
-    folder = Path(source).expanduser().absolute()
-    if not folder.is_dir():
-        found = "is no folder" if folder.exists() else "does not exist"
-        raise UserError(f"explain.source: {folder} {found}; allowed: a folder of pictures, or null")
-    readers = list_folder(folder)
-    if not readers:
-        raise UserError(f"explain.source: there are no pictures in {folder}")
-    return readers
-
-
-def _read(source: str, readers: dict, model: "Loaded", count: int) -> tuple[_Pictures, "list[Rejection]"]:
-    """The first pictures of a folder that can be read, resized as `prepare` does, and those that cannot."""
+def _read(
+    source: str, listed: "Sequence[Picture]", model: "Loaded", count: int
+) -> tuple[_Pictures, "list[Rejection]"]:
+    """The first pictures of a source that can be read, resized as `prepare` does, and those that cannot."""
     from pipeline.data.layout import Rejection
     from pipeline.data.pictures import UnreadablePicture, decode, resize
 
     images, rejected = {}, []
-    for name, read in readers.items():
+    for picture in listed:
         try:
-            images[name] = resize(decode(read()), model.network.input_shape[1])
+            images[picture.name] = resize(decode(picture.read()), model.network.input_shape[1])
         except UnreadablePicture as error:
-            rejected.append(Rejection(name, str(error)))
+            rejected.append(Rejection(picture.name, str(error)))
         if len(images) == count:
             break
     if not images:
         raise UserError(
-            f"explain.source: none of the {len(readers)} pictures in {source} can be read; the first, "
+            f"explain.source: none of the {len(listed)} pictures in {source} can be read; the first, "
             f"{rejected[0].name}: {rejected[0].reason}"
         )
-    if len(images) + len(rejected) < len(readers):
-        print(f"the first {len(images)} of {len(readers)} pictures; explain.count takes more")
+    if len(images) + len(rejected) < len(listed):
+        print(f"the first {len(images)} of {len(listed)} pictures; explain.count takes more")
     labels = [_label(name, model.classes) for name in images]
     return _Pictures(list(images), np.stack(list(images.values())), labels), rejected
 

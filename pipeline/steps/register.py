@@ -3,8 +3,10 @@
     mlflow run . -e register
 
 Takes the best cell of the newest finished sweep, or of `register.run_id` (a sweep, a cell or a training).
-The alias moves only where the new version beats the one that has it, by the metric that ranked the cells, on
-the same validation pictures; the reason is printed, and tagged on the version.
+What is registered is built from that run's network, and takes pictures of any kind and size
+(pipeline/tracking/serving.py). The alias moves only where the new version beats the one that has it, by the
+metric that ranked the cells, on the same validation pictures; the reason is printed, and tagged on the
+version.
 """
 
 from pipeline.errors import UserError
@@ -22,12 +24,13 @@ def run(params: Params):
         from pipeline.tracking import models
     uri = models.of_run(run_id)
     name, alias = params.register_.name, params.register_.alias
-    with runs.run("register", params, {"step": "register", "registered_run_id": run_id}):
+    with runs.run("register", params, {"step": "register", "registered_run_id": run_id}) as own_id:
         champion = registry.champion(name, alias)
         takes, reason = _verdict(params, run_id, uri, champion)
         version = registry.version_of(name, run_id)
         if version is None:
-            version = registry.add(name, uri, run_id, _description(run_id, uri), _tags(run_id, uri))
+            served = models.log_served(own_id, models.load(uri))
+            version = registry.add(name, served, run_id, _description(run_id, uri), _tags(run_id, uri))
         registry.set_tags(version, {"champion_reason": reason})
         if takes:
             registry.set_alias(name, alias, version)

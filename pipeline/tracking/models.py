@@ -1,7 +1,9 @@
 """Models: log one to the open run, load one again."""
 
+import io
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -10,18 +12,30 @@ from typing import Any
 import keras
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.models import ModelSignature
-from mlflow.types.schema import Schema, TensorSpec
+from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
+from pipeline.data import sample
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
-from pipeline.tracking import runs
+from pipeline.tracking import runs, serving
 
 NAME = "model"
+SERVED_NAME = "served"
 # What a saved model needs to be loaded; the versions are those of the environment that trained it.
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
+SERVED_PACKAGES = (*PACKAGES, "pandas", "pillow")
+# The modules that a served model carries; a test loads one where there are no others.
+SERVED_CODE = (
+    "pipeline/__init__.py",
+    "pipeline/data/__init__.py",
+    "pipeline/data/pictures.py",
+    "pipeline/tracking/__init__.py",
+    "pipeline/tracking/serving.py",
+)
 
 
 @dataclass(frozen=True)
@@ -84,12 +98,7 @@ def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared
     recording; the tests do it once for all.
     """
     logged = client.create_logged_model(run.info.experiment_id, NAME, run.info.run_id)
-    described = mlflow.models.Model(
-        artifact_path=logged.artifact_location,
-        model_uuid=logged.model_id,
-        run_id=run.info.run_id,
-        model_id=logged.model_id,
-    )
+    described = _described(logged)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, NAME)
         mlflow.tensorflow.save_model(
@@ -99,11 +108,81 @@ def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared
             signature=_signature(prepared),
             input_example=np.asarray(prepared.images[:1]),
             # Given, since MLflow would take nine seconds to infer them.
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in PACKAGES],
+            pip_requirements=_pinned(PACKAGES),
             metadata={"classes": list(prepared.classes), "data_digest": prepared.digest},
         )
         client.log_model_artifacts(logged.model_id, str(folder))
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _described(logged: LoggedModel) -> mlflow.models.Model:
+    return mlflow.models.Model(
+        artifact_path=logged.artifact_location,
+        model_uuid=logged.model_id,
+        run_id=logged.source_run_id,
+        model_id=logged.model_id,
+    )
+
+
+def _pinned(packages: Sequence[str]) -> list[str]:
+    return [f"{name}=={metadata.version(name)}" for name in packages]
+
+
+def log_served(run_id: str, model: Loaded) -> str:
+    """Log a network as a model that is served: encoded pictures of any size in, labels out.
+
+    Args:
+        run_id: of the run that registers it.
+        model: as `load` gives it.
+
+    Returns:
+        The logged model's URI.
+    """
+    client = MlflowClient()
+    logged = client.create_logged_model(
+        client.get_run(run_id).info.experiment_id, SERVED_NAME, source_run_id=run_id
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, SERVED_NAME)
+        serving.save(Path(temporary, "classifier"), model.network, model.classes)
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=serving.__name__,
+            data_path=str(Path(temporary, "classifier")),
+            code_paths=[str(_served_code(Path(temporary)))],
+            mlflow_model=_described(logged),
+            signature=_served_signature(model.classes),
+            input_example=_served_example(),
+            pip_requirements=_pinned(SERVED_PACKAGES),
+            metadata={"classes": list(model.classes), "data_digest": model.data_digest},
+        )
+        client.log_model_artifacts(logged.model_id, str(folder))
+    return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY).model_uri
+
+
+def _served_code(folder: Path) -> Path:
+    """A package `pipeline` of the few modules that a served model needs, as a copy in a folder."""
+    root = Path(__file__).parents[2]
+    for name in SERVED_CODE:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, place)
+    return folder / "pipeline"
+
+
+def _served_signature(classes: Sequence[str]) -> ModelSignature:
+    """The answer's columns. MLflow's input schemas take columns or arrays, not both; the model checks."""
+    columns = [ColSpec("double", name) for name in serving.class_columns(classes)]
+    return ModelSignature(
+        outputs=Schema([ColSpec("string", "label", required=False), *columns, ColSpec("string", "error")])
+    )
+
+
+def _served_example() -> pd.DataFrame:
+    """A drawn picture: nobody's photo goes out with the model."""
+    png = io.BytesIO()
+    sample.draw(sample.CLASSES[0], 0).resize((64, 64)).save(png, "PNG")
+    return pd.DataFrame({"image": [png.getvalue()]})
 
 
 def _signature(prepared: Prepared) -> ModelSignature:
@@ -115,10 +194,14 @@ def _signature(prepared: Prepared) -> ModelSignature:
 
 
 def load(uri: str) -> Loaded:
-    """Load a logged or registered model by its URI (`models:/ID`, `models:/NAME@ALIAS`)."""
-    known = describe(uri)
-    network = mlflow.tensorflow.load_model(uri, keras_model_kwargs={"compile": False})
-    return Loaded(network, tuple(known["classes"]), known["data_digest"])
+    """Load the network of a logged or registered model by its URI (`models:/ID`, `models:/NAME@ALIAS`)."""
+    known = mlflow.models.get_model_info(uri)
+    if "tensorflow" in known.flavors:
+        network = mlflow.tensorflow.load_model(uri, keras_model_kwargs={"compile": False})
+    else:
+        folder = mlflow.artifacts.download_artifacts(uri)  # where it is, if that is on this machine
+        network = serving.load(Path(folder, known.flavors["python_function"]["data"])).network
+    return Loaded(network, tuple(known.metadata["classes"]), known.metadata["data_digest"])
 
 
 def describe(uri: str) -> dict[str, Any]:

@@ -206,6 +206,11 @@ def log_files(files: Mapping[str, bytes], folder: str = "", run_id: str | None =
         mlflow.log_artifacts(temporary, folder or None, run_id=run_id)
 
 
+def log_file(path: Path) -> None:
+    """Log a file of any size as an artifact of the open run."""
+    mlflow.log_artifact(str(path))
+
+
 def upload(path: Path, folder: str) -> None:
     """Log a folder's files as artifacts of the open run."""
     mlflow.log_artifacts(str(path), folder)

@@ -1,0 +1,110 @@
+"""Classify pictures that have no labels.
+
+    mlflow run . -e predict -P predict.source=photos
+
+Reads the pictures of `predict.source` and the model `predict.model`, the champion where none is named. Writes
+and logs predictions.csv (`name`, `label`, `probability` of that label, one column of probability for each
+class, `error`) and contact_sheet.png. A picture that cannot be read has its reason under `error`, and nothing
+else. Memory does not grow with the number of pictures.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.params import Params, PredictParams
+from pipeline.quiet import importing_tensorflow
+from pipeline.steps import command
+
+
+def run(params: Params) -> Path:
+    """Classify the pictures and record it; returns the CSV's path."""
+    from pipeline.data import sources
+    from pipeline.tracking import runs
+
+    if params.predict.source is None:
+        raise UserError(
+            "predict.source is not set; allowed: a folder, a zip, a picture, or a list of pictures"
+        )
+    pictures = sources.list_pictures(params.predict.source, "predict.source")
+    uri = params.predict.model or _champion(params)
+    with importing_tensorflow():
+        from pipeline import prediction
+    model = _load(uri)
+    print(f"{len(pictures):,} pictures; {uri} tells {', '.join(model.classes)} apart", flush=True)
+    table, sheet = _places(params.predict)
+    with runs.run("predict", params, {"step": "predict", "model": uri}):
+        try:
+            predicted = prediction.write(table, pictures, model, params.predict.contact_sheet)
+            if predicted.shown:
+                sheet.write_bytes(_sheet(*zip(*predicted.shown, strict=True)))
+        except OSError as error:
+            raise UserError(f"predict.output: {table} cannot be written: {error.strerror}") from error
+        for file in (table, sheet) if predicted.shown else (table,):
+            runs.log_file(file)
+        counts = {**predicted.labels, "unreadable": predicted.unreadable}
+        runs.log_metrics({"pictures/total": len(pictures), "pictures/rejected": predicted.unreadable})
+        if predicted.unreadable == len(pictures):
+            raise UserError(f"none of the {len(pictures):,} pictures can be read; the reasons are in {table}")
+    print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    print(f"predictions: {table}", *([f"contact sheet: {sheet}"] if predicted.shown else []), sep="\n")
+    return table
+
+
+def _champion(params: Params) -> str:
+    """The URI of the version that the alias stands for now.
+
+    Raises:
+        UserError: there is none.
+    """
+    from pipeline.tracking import registry
+
+    name, alias = params.register_.name, params.register_.alias
+    champion = registry.champion(name, alias)
+    if champion is None:
+        raise UserError(
+            f"there is no models:/{name}@{alias} yet; run `mlflow run . -e register` first, or set "
+            "predict.model"
+        )
+    return f"models:/{name}/{champion.version}"
+
+
+def _load(uri: str):
+    """The model, as `tracking.models.Loaded`.
+
+    Raises:
+        UserError: there is none, or not one of this pipeline.
+    """
+    from pipeline.tracking import StoreError, models, runs
+
+    try:
+        known = models.describe(uri)
+    except StoreError as error:
+        raise UserError(f"predict.model: {uri} cannot be found: {runs.first_line(error)}") from error
+    if "classes" not in (known or {}):
+        raise UserError(f"predict.model: {uri} was not made by this pipeline: it has no class names")
+    return models.load(uri)
+
+
+def _places(predict: PredictParams) -> tuple[Path, Path]:
+    """The paths of the CSV and of the contact sheet."""
+    output = Path(predict.output).expanduser().absolute()
+    table = output if output.suffix.lower() == ".csv" else output / "predictions.csv"
+    return table, table.with_name("contact_sheet.png")
+
+
+def _sheet(images: Sequence[np.ndarray], captions: Sequence[str]) -> bytes:
+    from pipeline import figures
+
+    return figures.png(figures.contact_sheet(np.stack(images), captions))
+
+
+def main() -> None:
+    """Parse the command line and classify."""
+    command(run)
+
+
+if __name__ == "__main__":
+    main()
