@@ -139,8 +139,8 @@ class SweepParams(Section):
         description="what ranks the cells, on the validation split, at each cell's best epoch"
     )
     workers: Literal["auto"] | Annotated[Int, Field(ge=1)] = Field(
-        description="networks trained at once, each in a process of its own; auto: by cores and GPUs; "
-        "1: in this process"
+        description="networks trained at once, each in a process of its own; auto: by cores, memory and "
+        "GPUs; 1: in this process"
     )
     cluster: Text | None = Field(
         description="address of a Dask scheduler (tcp://host:port) whose workers train; null: this machine"

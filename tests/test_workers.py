@@ -13,6 +13,9 @@ import pytest
 from conftest import Project, assert_error_text, assert_user_error, read_until
 from mlflow import MlflowClient
 
+from pipeline.arguments import load
+from pipeline.sweep import cluster
+
 pytestmark = pytest.mark.slow
 
 TINY = ("--data.limit=40", "--data.image_size=16", "--train.epochs=2", "--sweep.workers=1")
@@ -50,6 +53,28 @@ def test_workers_far_above_the_cores(project):
     result = project.run("sweep", *TINY, "--sweep.workers=999")
     assert_user_error(result, "sweep.workers", "999", f"{cores} cores", f"1 to {4 * cores}")
     assert MlflowClient(project.uri).search_runs(["0"]) == []
+
+
+def test_each_worker_sees_its_gpu_alone(monkeypatch):
+    """There is none here; what a worker would see is its variable."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    sweep = load(["--sweep.workers_per_gpu=2"]).sweep
+    assert cluster.workers(sweep) == 4
+    executor = cluster.start(sweep, 4, 4)
+    try:
+        seen = executor._client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+    finally:
+        executor.close()
+    assert sorted(seen.values()) == ["0", "0", "1", "1"]
+
+
+def test_auto_is_what_cores_and_memory_allow(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    sweep = load([]).sweep
+    room = cluster.MEMORY_LIMIT // cluster.WORKER_MEMORY
+    assert cluster.workers(sweep) == max(1, min(len(os.sched_getaffinity(0)), room))
+    monkeypatch.setattr(cluster, "MEMORY_LIMIT", cluster.WORKER_MEMORY // 2)
+    assert cluster.workers(sweep) == 1
 
 
 def test_extended_grid_runs_just_the_new_cells(project):

@@ -13,6 +13,7 @@ from pathlib import Path
 import dask
 import distributed
 from distributed.deploy.spec import SpecCluster
+from distributed.system import MEMORY_LIMIT
 
 from pipeline import __file__ as package
 from pipeline.errors import UserError
@@ -21,6 +22,7 @@ from pipeline.sweep import worker
 from pipeline.sweep.executors import OnCluster
 
 MOST_PER_CORE = 4  # workers; more only wait for each other
+WORKER_MEMORY = 2 << 30  # bytes that a worker is taken to need: TensorFlow's one, and a network's another
 CONNECT = 15  # seconds that a scheduler has to answer
 FIRST_WORKER = 60  # seconds that a cluster has to show a worker
 # What decides whether a cell comes to the same on another machine, and whether it can run there at all.
@@ -53,14 +55,14 @@ def workers(sweep: SweepParams) -> int:
     """How many workers a sweep on this machine has.
 
     `auto`: one a share of a GPU where there are GPUs; else one a core, since two networks of one thread each
-    train more than one of two.
+    train more than one of two, but no more than the memory has room for.
 
     Raises:
         UserError: more than this machine can use.
     """
     most = max(MOST_PER_CORE * cores(), len(gpus()) * sweep.workers_per_gpu)
     if sweep.workers == "auto":
-        return len(gpus()) * sweep.workers_per_gpu or cores()
+        return len(gpus()) * sweep.workers_per_gpu or max(1, min(cores(), MEMORY_LIMIT // WORKER_MEMORY))
     if sweep.workers > most:
         raise UserError(
             f"sweep.workers: got {sweep.workers}; this machine has {cores()} cores and {len(gpus())} GPUs; "
