@@ -1,5 +1,6 @@
 """What tests share: a project folder with a store of its own, small parameters, the real photos."""
 
+import csv
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -67,6 +69,30 @@ class Project:
     def uri(self) -> str:
         """The tracking URI of the folder's store."""
         return f"sqlite:///{self.path / 'mlflow.db'}"
+
+
+def sweep_run(project: Project):
+    """The one sweep's run of a project."""
+    (run,) = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'sweep'")
+    return run
+
+
+def cell_runs(project: Project) -> dict[str, object]:
+    """The runs of a project's cells by name; fails where a cell has two."""
+    runs = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'cell'", max_results=1000)
+    assert len({run.data.tags["cell"] for run in runs}) == len(runs)
+    return {run.info.run_name: run for run in runs}
+
+
+def leaderboard(run) -> list[dict[str, str]]:
+    """The rows of a sweep's leaderboard.csv."""
+    with Path(run.info.artifact_uri.removeprefix("file://"), "leaderboard.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def steps(project: Project, run, name: str = "loss") -> list[int]:
+    """The steps at which a run has a metric."""
+    return [point.step for point in MlflowClient(project.uri).get_metric_history(run.info.run_id, name)]
 
 
 class Server:
