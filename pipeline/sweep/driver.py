@@ -152,10 +152,10 @@ class Driver:
             if self._stopping == "interrupted":
                 raise KeyboardInterrupt
             first = number, now
+            self._stop("interrupted")  # before it is said: the next one may come at once
             self._progress.say(
                 "stopping: cells that train end their epoch and keep it; once more (Ctrl-C) stops at once"
             )
-            self._stop("interrupted")
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
