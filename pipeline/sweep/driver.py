@@ -165,7 +165,8 @@ class Driver:
                 signal.signal(number, handler)
 
     def _stop(self, why: str) -> None:
-        self._stopping = self._stopping or why
+        if self._stopping != "interrupted":  # which also ends what a time budget lets end by itself
+            self._stopping = why
 
     def _pass_on_stop(self) -> None:
         if (self._stopping == "interrupted" or self._broken) and not self._told_to_stop:
