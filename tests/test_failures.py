@@ -5,16 +5,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 from conftest import (
     Project,
     assert_error_text,
     assert_user_error,
     cell_runs,
+    free_port,
     leaderboard,
     read_until,
     sweep_run,
 )
+
+from pipeline.sweep import worker
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +118,25 @@ def test_error_that_would_repeat_is_not_tried_again(project):
     result = project.run("sweep", *arguments)
     assert result.returncode == 0, result.stderr
     assert "2 cells, 1 done, 1 to train" in result.stdout
+
+
+def test_cell_that_can_record_nothing_answers_all_the_same(monkeypatch):
+    """Its error cannot be told to a store that is gone: that ends the sweep, and does not hang it."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = mlflow.get_tracking_uri()
+    told = []
+    # its parameters are none: an error of its own
+    task = worker.Task(
+        token="t", session="s", study="study", run_id="0" * 32, name="cell", params={},
+        store=f"http://127.0.0.1:{free_port()}", pictures={}, judged=False, shared=False, versions={},
+    )  # fmt: skip
+    try:
+        result = worker.run_cell(task, told.append)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert result["state"] == worker.BROKEN
+    assert "the tracking store failed" in result["reason"]
+    assert [event["event"] for event in told] == ["started"]
 
 
 @pytest.fixture

@@ -400,6 +400,9 @@ def test_plan_counts_what_is_done_and_what_is_left(arguments, total, waiting):
         assert planned.total == total
         assert planned.done == [DONE]
         assert planned.open == [Cell(run.values) for run in waiting]
+        assert planned.failed == [run for run in waiting if run == FAILED], (
+            "of another grid, it is not asked for"
+        )
         assert planned.known[plan.identity(params, FAILED.values)] == FAILED
 
 

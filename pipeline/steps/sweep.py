@@ -137,9 +137,8 @@ def _sweep(
             executor.close()
             driving.give_up()
             raise Interrupted("stopped at once; the same command goes on from the last epochs kept") from None
-        found = sweep.cells()
-        planned = plan.of(params, found)
-        failed = {Cell(run.values).name: run.reason for run in found if run.status == "FAILED"}
+        planned = plan.of(params, sweep.cells())
+        failed = {Cell(run.values).name: run.reason for run in planned.failed}
         runs.log_metrics(
             {
                 "cells/total": planned.total,

@@ -50,7 +50,6 @@ class _Running:
     run_id: str
     token: str
     deaths: int = 0
-    epoch: int = 0
     started: float | None = None
 
 
@@ -269,7 +268,7 @@ class Driver:
             self._executor.order(running.token, worker.STOP)
 
     def _judge(self, running: _Running, epoch: int, value: float) -> None:
-        running.epoch, running.deaths = epoch, 0  # it comes on: a death before that does not count any more
+        running.deaths = 0  # it comes on: a death before that does not count any more
         self._progress.epoch(running.cell, epoch)
         self._study.report(running.cell, epoch, value)
         if self._params.sweep.pruner != "none" and epoch < self._params.train.epochs:

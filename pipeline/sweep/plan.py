@@ -19,12 +19,22 @@ class Plan:
     Attributes:
         total: how many cells the study has when the sweep is done: those of the grid, and those done before.
         known: the runs that there are, by what identifies their cells.
-        open: those that were begun before and are to be gone on with, failed ones among them.
+        begun: those of the sweep that are not finished, failed ones last.
     """
 
     total: int
     known: dict[str, CellRun]
-    open: list[Cell]
+    begun: list[CellRun]
+
+    @property
+    def open(self) -> list[Cell]:
+        """The cells to be gone on with, in this order."""
+        return [Cell(run.values) for run in self.begun]
+
+    @property
+    def failed(self) -> list[CellRun]:
+        """The sweep's cells that failed; those of other grids of the study are not asked for."""
+        return [run for run in self.begun if run.status == "FAILED"]
 
     @property
     def done(self) -> list[CellRun]:
@@ -57,4 +67,4 @@ def of(params: Params, runs: Sequence[CellRun]) -> Plan:
         begun = [run for run in known.values() if not run.trial]
     # Those that were training come first: what they have done is lost by nothing but a lost disk.
     begun.sort(key=lambda run: run.status == "FAILED")
-    return Plan(total, known, [Cell(run.values) for run in begun])
+    return Plan(total, known, begun)

@@ -19,7 +19,7 @@ from typing import Any
 TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
 # What a driver says to a cell after an epoch. GO is waited for only where epochs are judged (pruning).
 GO, PRUNE, STOP = "go", "prune", "stop"
-# What becomes of a cell. LOST and DIED are found out by the driver: nobody is there to say them.
+# What becomes of a cell. Of a process that DIED the driver is told by Dask; a lack of memory counts as one.
 FINISHED, STOPPED, FAILED, DIED, BROKEN = "finished", "stopped", "failed", "died", "broken"
 PATIENCE = 300  # seconds that a cell waits for a verdict before it takes its driver for dead
 BUSY = 0.2  # seconds between two tries of a task whose process trains another cell
@@ -98,8 +98,8 @@ def run_cell(task: Task, emit: Callable[[dict], None] | None = None) -> dict[str
         emit: takes events, dicts of plain values; None: Dask's, for the driver's client.
 
     Returns:
-        `state` (FINISHED, STOPPED, FAILED, DIED or BROKEN), `reason` for the last three, and for FINISHED
-        `scores`, `val_loss`, `diverged`, `pruned` and `history` (the judged metric of every epoch).
+        `state` (FINISHED, STOPPED, FAILED, DIED or BROKEN), `reason` for all but the first, and for FINISHED
+        `scores`, `diverged`, `pruned` and `epochs`, as in `Trial`.
     """
     if emit is None:
         import distributed
@@ -191,11 +191,14 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     except BaseException as error:
         state, reason = _judge(error)
         if state != BROKEN:
-            from pipeline.tracking import trials
+            from pipeline.tracking import StoreError, trials
 
-            trials.fail(task.run_id, reason)
-            if state == FAILED and not isinstance(error, UserError):
-                _log_traceback(task.run_id, error)
+            try:
+                trials.fail(task.run_id, reason)
+                if state == FAILED and not isinstance(error, UserError):
+                    _log_traceback(task.run_id, error)
+            except (StoreError, OSError) as unrecorded:  # a driver in this process waits for an answer
+                state, reason = _judge(unrecorded)
         return {"state": state, "reason": reason}
 
 
@@ -215,11 +218,9 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     params = Params.model_validate(task.params)
     runs.set_tags({"worker": _name()}, task.run_id)
     prepared = supply.opened(task.pictures)
-    history: list[float] = []
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> bool:
         emit({"event": "epoch", "token": task.token, "epoch": epoch, "value": values["val_accuracy"]})
-        history.append(values["val_accuracy"])
         last = epoch == params.train.epochs
         try:
             verdict = cell.orders.get(task.judged and not last, PATIENCE)

@@ -110,12 +110,19 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
     given = MlflowClient().get_run(os.environ["MLFLOW_RUN_ID"]) if "MLFLOW_RUN_ID" in os.environ else None
     known = given.data.params if given else {}
     active = mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None)
-    try:
+    with _closed():
         if given and GENERATED_NAME.fullmatch(given.info.run_name or ""):
             mlflow.set_tag("mlflow.runName", name)
         mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in known})
         mlflow.set_tags(tags)
         yield active.info.run_id
+
+
+@contextmanager
+def _closed() -> Iterator[None]:
+    """Close the open run with the block: as finished, as failed, or as killed where it was broken off."""
+    try:
+        yield
     except (KeyboardInterrupt, Interrupted):
         _end_broken("KILLED")
         raise
@@ -144,20 +151,13 @@ def reopened(run_id: str, params: Params | None = None) -> Iterator[Run]:
     """
     found = MlflowClient().get_run(run_id)
     mlflow.start_run(run_id=run_id, nested=True)
-    try:
+    with _closed():
         if params is not None:
             known = found.data.params
             mlflow.log_params(
                 {key: as_text(value) for key, value in params.flat().items() if key not in known}
             )
         yield found
-    except (KeyboardInterrupt, Interrupted):
-        _end_broken("KILLED")
-        raise
-    except BaseException:
-        _end_broken("FAILED")
-        raise
-    mlflow.end_run("FINISHED")
 
 
 @contextmanager
