@@ -39,6 +39,7 @@ def measure(path: Path) -> None:
     """Train one epoch on the pictures at `path`, and print the highest anonymous memory while it ran, MB."""
     from pipeline import training
     from pipeline.arguments import load
+    from pipeline.examples import Examples
 
     images = np.load(path, mmap_mode="r")
     labels = np.arange(len(images)) % 2
@@ -57,8 +58,8 @@ def measure(path: Path) -> None:
     training.train(
         params.model,
         params.train,
-        training.Examples(images, labels, indices[:cut]),
-        training.Examples(images, labels, indices[cut:]),
+        Examples(images, labels, indices[:cut]),
+        Examples(images, labels, indices[cut:]),
         2,
         params.seed,
     )

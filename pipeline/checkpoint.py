@@ -25,6 +25,8 @@ class Checkpoint:
         best_epoch: the best one so far, from 1.
         best_weights: of that epoch.
         probabilities: (k, num_classes) float32, of the validation pictures at that epoch.
+        stage: which one of the training, from 0; `variables` are of the part that it fits.
+        stage_start: the epochs that were done when it began.
     """
 
     variables: list[np.ndarray]
@@ -33,6 +35,8 @@ class Checkpoint:
     best_epoch: int
     best_weights: list[np.ndarray]
     probabilities: np.ndarray
+    stage: int = 0
+    stage_start: int = 0
 
     @property
     def epoch(self) -> int:
@@ -44,7 +48,7 @@ class Checkpoint:
         arrays = {"probabilities": self.probabilities}
         for name in _LISTS:
             arrays |= {f"{name}.{number}": array for number, array in enumerate(getattr(self, name))}
-        about = {"best_epoch": self.best_epoch, "history": self.history}
+        about = {name: getattr(self, name) for name in ("best_epoch", "history", "stage", "stage_start")}
         file = io.BytesIO()
         np.savez(file, about=np.array(json.dumps(about)), **arrays)
         return file.getvalue()

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from pipeline import metrics, report, training, trial
+from pipeline import metrics, report, trial
 from pipeline.data import pictures
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
+from pipeline.examples import predict
 from pipeline.tracking import models, runs
 
 
@@ -40,7 +41,7 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
     size = model.network.input_shape[1]
     if size != prepared.image_size:
         examples = replace(examples, images=_Resized(prepared.images, size))
-    probabilities = training.predict(model.network, examples)
+    probabilities = predict(model.network, examples)
     labels = examples.labels[examples.indices]
     return Evaluation(metrics.report(labels, probabilities, prepared.classes), labels, probabilities)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.grid import Range, grid_section
+from pipeline.networks import NETWORKS
 from pipeline.sections import Float, Int, Section, Text, assign, leaves, lookup
 
 # Keras's names, written out so that a wrong one is refused without the seven seconds of importing TensorFlow;
@@ -46,7 +47,9 @@ class DataParams(Section):
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
         description="expected SHA-256 of the zip that a URL names; null: not checked"
     )
-    image_size: Int = Field(ge=16, le=4096, description="side of the square that pictures are resized to, px")
+    image_size: Literal["auto"] | Annotated[Int, Field(ge=16, le=4096)] = Field(
+        description="side of the square that pictures are resized to, px; auto: what the network prefers"
+    )
     validation: Float = Field(
         gt=0, lt=1, description="fraction of all pictures that models are compared on; stratified by class"
     )
@@ -70,17 +73,40 @@ class DataParams(Section):
 
 
 class ModelParams(Section):
-    """Which network."""
+    """Which network, and how it is built; a network takes those keys that `networks.NETWORKS` lists."""
 
-    name: Literal["simple_cnn"] = Field(description="the network")
+    name: Literal[tuple(NETWORKS)] = Field(
+        description="the network; small_resnet: stronger, from scratch; transfer: on a network trained "
+        "before; vgg16_cam: VGG16 made for class activation maps"
+    )
     activation: Activation = Field(
-        description="of every convolution and the hidden layer; leaky_relu has slope 0.3"
+        description="simple_cnn, small_resnet: of every hidden layer; leaky_relu has slope 0.3"
     )
     kernel_initializer: KernelInitializer = Field(
-        description="of every convolution and the hidden layer, by Keras's name"
+        description="simple_cnn, small_resnet: of every hidden layer, by Keras's name"
     )
-    bias_initializer: Float = Field(description="constant that every bias starts from")
-    dropout: Float = Field(ge=0, lt=1, description="rate of the dropout before the last layer")
+    bias_initializer: Float = Field(
+        description="simple_cnn, small_resnet: constant that every bias starts from"
+    )
+    dropout: Float = Field(
+        ge=0, lt=1, description="rate of the dropout before the last layer; vgg16_cam has none"
+    )
+    backbone: Text = Field(
+        description="transfer: a network of keras.applications by name, or a Keras file without head by path"
+    )
+    weights: Text = Field(
+        description="transfer, vgg16_cam: imagenet (or those in the Keras file), none, or the path of a file"
+    )
+    fine_tune_epochs: Int = Field(
+        ge=0,
+        description="transfer, vgg16_cam: epochs after train.epochs in which the backbone is trained as well",
+    )
+    fine_tune_layers: Int = Field(
+        ge=1, description="so many of the backbone's last layers; batch normalization stays frozen"
+    )
+    fine_tune_learning_rate: Float = Field(
+        gt=0, description="in these epochs, before the schedule, which starts anew"
+    )
 
 
 class ScheduleParams(Section):
@@ -101,7 +127,12 @@ class TrainParams(Section):
     learning_rate: Float = Field(gt=0, description="of stochastic gradient descent, before the schedule")
     momentum: Float = Field(ge=0, lt=1, description="of stochastic gradient descent")
     schedule: ScheduleParams
-    augment: bool = Field(description="random flips, shifts and zooms of the training pictures")
+    weight_decay: Float = Field(
+        ge=0, description="each step, weights shrink by this fraction times the learning rate"
+    )
+    augment: Literal["auto"] | bool = Field(
+        description="random flips, shifts and zooms of the training pictures; auto: what the network prefers"
+    )
     early_stopping: Annotated[Int, Field(ge=1)] | None = Field(
         description="stop after so many epochs without a better validation accuracy; null: never"
     )
@@ -264,6 +295,21 @@ class Params(Section):
     explain: ExplainParams
     predict: PredictParams
 
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_size_of_its_network(cls, raw: Any) -> Any:
+        """Put a number in place of `auto`: whoever reads the parameters reads what was done."""
+        if lookup(raw, "data.image_size") != "auto" or lookup(raw, "model.name") not in NETWORKS:
+            return raw
+        size = NETWORKS[lookup(raw, "model.name")].image_size
+        return {**raw, "data": {**raw["data"], "image_size": size}}
+
+    @property
+    def epochs(self) -> int:
+        """The most that a network is trained: `train.epochs`, and those of fine-tuning if there are any."""
+        tuned = "fine_tune_epochs" in NETWORKS[self.model.name].parameters and self.model.weights != "none"
+        return self.train.epochs + tuned * self.model.fine_tune_epochs
+
     def flat(self) -> dict[str, Any]:
         """Every parameter in force by its dotted key, to be shown and recorded.
 
@@ -281,6 +327,39 @@ class Params(Section):
         for key, value in values.items():
             assign(raw, key, value)
         return type(self).model_validate(raw)
+
+    def with_own_grid(self) -> tuple[Self, list[str]]:
+        """These parameters without the grid's keys that mean nothing to the networks swept, and those keys.
+
+        Cells that differ in such a key alone would be the same.
+
+        Raises:
+            ValueError: no key is left, or one means something to some of the networks only.
+        """
+        swept = {name: NETWORKS[name].parameters for name in self.sweep.grid.name or [self.model.name]}
+        keys = [key for key in self.sweep.grid.values() if section_of(key) == "model" and key != "name"]
+        strangers = []
+        for key in keys:
+            takers = [name for name, own in swept.items() if key in own]
+            if takers and len(takers) < len(swept):
+                others = ", ".join(name for name in swept if name not in takers)
+                raise ValueError(
+                    f"{GRID}{key} means nothing to {others}: its cells would be the same; sweep "
+                    f"{' and '.join(takers)} by itself, or leave {key} out"
+                )
+            strangers += [] if takers else [key]
+        if not strangers:
+            return self, []
+        raw = self.model_dump(by_alias=True)
+        raw["sweep"]["grid"] = {
+            key: values for key, values in raw["sweep"]["grid"].items() if key not in strangers
+        }
+        if not any(raw["sweep"]["grid"].values()):
+            raise ValueError(
+                f"sweep.grid: {', '.join(strangers)} mean nothing to {', '.join(swept)}; allowed: any key "
+                f"under `train`, or {', '.join(sorted(set.intersection(*map(set, swept.values()))))}"
+            )
+        return type(self).model_validate(raw), strangers
 
     def with_cell(self, cell: Mapping[str, Any]) -> Self:
         """These parameters with a grid cell's values in place of those under `model` and `train`."""

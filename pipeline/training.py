@@ -7,38 +7,23 @@ processor, or another number of threads, may round differently.
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
 
-from pipeline import metrics, models
+from pipeline import features, graphs, metrics, models
 from pipeline.checkpoint import Checkpoint
+from pipeline.examples import PREDICTION_BATCH, Batches, Examples, predict
+from pipeline.models import backbones
+from pipeline.networks import NETWORKS, NOT_OF_THE_GRAPH
 from pipeline.params import ModelParams, ScheduleParams, TrainParams
 
 # Every model is traced once, as it must be; TensorFlow takes many models for one that is traced too often.
 tf.get_logger().setLevel(logging.ERROR)
 
-# Pictures a step where only predictions are wanted: larger than a training step, since no gradients are kept.
-PREDICTION_BATCH = 128
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled pictures, as views into the prepared arrays.
-
-    Attributes:
-        images: (n, size, size, 3) uint8; usually a memory map, of which only batches are read.
-        labels: (n,) int64, class numbers.
-        indices: (k,) int64, the rows that belong to this split, ascending.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,45 +43,6 @@ class Trained:
     probabilities: np.ndarray
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches read from the memory map when they are due, so that no copy of the pictures is ever whole.
-
-    Each epoch has its own order, drawn from the seed and the epoch alone: an epoch can be repeated without
-    those before it.
-    """
-
-    def __init__(
-        self,
-        examples: Examples,
-        batch_size: int,
-        with_labels: bool = True,
-        seed: int | None = None,
-        epoch: int = 0,
-    ):
-        super().__init__()
-        self.examples, self.batch_size, self.with_labels, self.seed = examples, batch_size, with_labels, seed
-        self.epoch = epoch
-        self._order = self._draw()
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.examples.indices) / self.batch_size)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
-        rows = self._order[number * self.batch_size : (number + 1) * self.batch_size]
-        images = self.examples.images[rows]  # (batch, size, size, 3) uint8
-        return (images, self.examples.labels[rows]) if self.with_labels else (images,)
-
-    def on_epoch_end(self) -> None:
-        """Draw the next epoch's order; Keras calls this."""
-        self.epoch += 1
-        self._order = self._draw()
-
-    def _draw(self) -> np.ndarray:
-        if self.seed is None:
-            return self.examples.indices
-        return np.random.default_rng([self.seed, self.epoch]).permutation(self.examples.indices)
-
-
 def train(
     model_params: ModelParams,
     params: TrainParams,
@@ -106,11 +52,13 @@ def train(
     seed: int,
     on_epoch: Callable[[int, Mapping[str, float], Callable[[], Checkpoint]], bool | None] = lambda *_: None,
     checkpoint: Checkpoint | None = None,
+    until: int | None = None,
 ) -> Trained:
     """Train a network from fresh weights, or on from a checkpoint, and keep its best epoch.
 
     A training that goes on from its own checkpoint gives what it would have given without the break, to the
-    last digit.
+    last digit. A network on a frozen backbone is trained in stages: its head, for `params.epochs`, and from
+    the best of these on the backbone's top as well, for `model_params.fine_tune_epochs`.
 
     Args:
         model_params: the `model` section.
@@ -122,35 +70,43 @@ def train(
         on_epoch: called at each epoch's end with its number, from 1, its `METRICS`, and a function that makes
             the checkpoint to go on from. Where it returns True, no further epoch is trained.
         checkpoint: to go on from; None: from the start.
+        until: the last epoch to train at most; None: as many as the parameters say.
 
     Raises:
-        UserError: the network cannot take pictures of this size.
+        UserError: the network cannot take pictures of this size, or its weights are not to be had.
     """
     keras.utils.clear_session()  # numbers the layers from one again, so that every model's file is alike
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     image_size = training.images.shape[1]
     model = models.build(model_params, image_size, num_classes, seed)
-    traced = _traced(model, model_params, params, image_size, num_classes, seed)
-    epochs = _Epochs(traced, validation, params.early_stopping, on_epoch)
-    if checkpoint is not None:
-        epochs.restore(checkpoint)
-    done = len(epochs.history["loss"])
-    if done < params.epochs and not epochs.over():
-        traced.fitted.fit(
-            Batches(training, params.batch_size, seed=seed, epoch=done),
-            initial_epoch=done,
-            epochs=params.epochs,
-            shuffle=False,  # Keras would shuffle the batches again, by Python's one random state
-            verbose=0,
-            callbacks=[
-                keras.callbacks.LearningRateScheduler(
-                    lambda epoch: learning_rate(params.learning_rate, params.schedule, epoch + 1)
-                ),
-                epochs,
-            ],
-        )
-    model.set_weights(epochs.weights)
+    kind = (model_params.model_dump(exclude=set(NOT_OF_THE_GRAPH)), image_size, num_classes)
+    augment = NETWORKS[model_params.name].augment if params.augment == "auto" else params.augment
+    stages = _stages(model, model_params, params, augment)
+    epochs = _Epochs(params, on_epoch)
+    for number, stage in enumerate(stages):
+        if checkpoint and checkpoint.stage > number:
+            continue
+        network = stage.network()
+        if number > 0 and checkpoint is None:
+            epochs.keep_best_in(model)
+        examples = [stage.examples(model, split) for split in (training, validation)]
+        traced = graphs.traced(network, (stage.name, *kind), params, augment and stage.sees_pictures, seed)
+        epochs.begin(number, stage.learning_rate, traced, network, examples[1], checkpoint)
+        checkpoint = None
+        last = min(epochs.stage_start + stage.epochs, until or math.inf)
+        if epochs.done < last and not epochs.over():
+            traced.fitted.fit(
+                Batches(examples[0], params.batch_size, seed=seed, epoch=epochs.done),
+                initial_epoch=epochs.done,
+                epochs=last,
+                shuffle=False,  # Keras would shuffle the batches again, by Python's one random state
+                verbose=0,
+                callbacks=[keras.callbacks.LearningRateScheduler(epochs.learning_rate), epochs],
+            )
+        if epochs.stopped or epochs.diverged() or epochs.done == until:
+            break
+    epochs.keep_best_in(model)
     return Trained(model, epochs.history, epochs.best, epochs.probabilities)
 
 
@@ -159,11 +115,6 @@ def learning_rate(initial: float, schedule: ScheduleParams, epoch: int) -> float
     if epoch <= schedule.start:
         return initial
     return initial * schedule.factor ** (1 + (epoch - schedule.start - 1) // schedule.every)
-
-
-def predict(model: keras.Model, examples: Examples) -> np.ndarray:
-    """Probabilities of each class, (k, num_classes) float32, in the order of `examples.indices`."""
-    return model.predict(Batches(examples, PREDICTION_BATCH, with_labels=False), verbose=0)
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -179,11 +130,57 @@ def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class _Traced:
-    """A network that TensorFlow has graphs of, and the one around it that is fitted."""
+class _Stage:
+    """A part of a training with weights, examples, a learning rate and epochs of its own.
 
-    network: keras.Model
-    fitted: keras.Model
+    Attributes:
+        name: tells graphs of one network apart.
+        network: makes the part of the whole network that is fitted, sharing its weights.
+        sees_pictures: whether that part takes pictures, and not their features.
+        learning_rate: before the schedule.
+        epochs: at most.
+    """
+
+    name: str
+    network: Callable[[], keras.Model]
+    sees_pictures: bool
+    learning_rate: float
+    epochs: int
+
+    def examples(self, model: keras.Model, split: Examples) -> Examples:
+        """What this part is fitted to, or measured on."""
+        if self.sees_pictures:
+            return split
+        found = features.compute(
+            backbones.extractor(model),
+            lambda rows: Batches(replace(split, indices=rows), PREDICTION_BATCH, with_labels=False),
+            split.indices,
+            split.features_folder,
+        )
+        return Examples(found, split.labels[split.indices], np.arange(len(found)))
+
+
+def _stages(
+    model: keras.Model, model_params: ModelParams, params: TrainParams, augment: bool
+) -> list[_Stage]:
+    """The stages of a training: one, but for a network with a frozen backbone that is to be tuned."""
+    if not backbones.is_frozen(model):
+        return [_Stage("whole", lambda: model, True, params.learning_rate, params.epochs)]
+
+    def unfrozen() -> keras.Model:
+        backbones.unfreeze(model, model_params.fine_tune_layers)
+        return model
+
+    # Each epoch's pictures differ where they are augmented: there are no features to keep.
+    head = (
+        _Stage("frozen", lambda: model, True, params.learning_rate, params.epochs)
+        if augment
+        else _Stage("head", lambda: backbones.head(model), False, params.learning_rate, params.epochs)
+    )
+    tuned = _Stage(
+        "tuned", unfrozen, True, model_params.fine_tune_learning_rate, model_params.fine_tune_epochs
+    )
+    return [head, tuned] if tuned.epochs else [head]
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -193,12 +190,42 @@ class _Epochs(keras.callbacks.Callback):
     and this way they cost no further pass and no further graph.
     """
 
-    def __init__(self, traced: _Traced, validation: Examples, early_stopping: int | None, on_epoch: Callable):
+    def __init__(self, params: TrainParams, on_epoch: Callable):
         super().__init__()
-        self.traced, self.validation, self.report = traced, validation, on_epoch
-        self.early_stopping = early_stopping
+        self.settings, self.report = params, on_epoch
         self.history: dict[str, list[float]] = {name: [] for name in METRICS}
         self.best, self.weights, self.probabilities = 0, None, None
+        self.stopped = False
+        self.stage, self.stage_start = 0, 0
+
+    @property
+    def done(self) -> int:
+        """How many epochs are done."""
+        return len(self.history["loss"])
+
+    def begin(
+        self,
+        stage: int,
+        learning_rate: float,
+        traced: graphs.Traced,
+        network: keras.Model,
+        validation: Examples,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        """Begin a stage, or go on with it from a checkpoint. `network` is the part of the model it fits."""
+        self.stage, self.stage_start, self.initial = stage, self.done, learning_rate
+        self.traced, self.network, self.validation = traced, network, validation
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    def keep_best_in(self, model: keras.Model) -> None:
+        """Give the model, of which the stage's network is a part, the best epoch's weights."""
+        self.network.set_weights(self.weights)
+        self.network, self.weights = model, model.get_weights()
+
+    def learning_rate(self, epoch: int) -> float:
+        """Of an epoch, counted from 0."""
+        return learning_rate(self.initial, self.settings.schedule, epoch + 1 - self.stage_start)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         labels = self.validation.labels[self.validation.indices]
@@ -212,24 +239,30 @@ class _Epochs(keras.callbacks.Callback):
         if self.best == 0 or self._rank(epoch) > self._rank(self.best - 1):
             self.best = epoch + 1
             self.weights, self.probabilities = self.traced.network.get_weights(), probabilities
-        wanted = self.report(
-            epoch + 1, {name: values[-1] for name, values in self.history.items()}, self.checkpoint
+        self.stopped = bool(
+            self.report(
+                epoch + 1, {name: values[-1] for name, values in self.history.items()}, self.checkpoint
+            )
         )
-        if wanted or self.over():
+        if self.stopped or self.over():
             self.model.stop_training = True
 
     def _rank(self, index: int) -> tuple[float, float]:
         loss = self.history["val_loss"][index]
         return self.history["val_accuracy"][index], -loss if math.isfinite(loss) else -math.inf
 
+    def diverged(self) -> bool:
+        """Whether the loss has left the finite numbers: no weights come back from that."""
+        return self.done > 0 and not math.isfinite(self.history["loss"][-1])
+
     def over(self) -> bool:
-        """Whether training ends before its last epoch: it diverged, or has not become better for long."""
-        if not math.isfinite(self.history["loss"][-1] if self.history["loss"] else 0.0):
-            return True  # no weights come back from that
-        accuracies = self.history["val_accuracy"]
-        if self.early_stopping is None or not accuracies:
+        """Whether the stage ends before its last epoch: it diverged, or has not become better for long."""
+        if self.diverged():
+            return True
+        accuracies = self.history["val_accuracy"][self.stage_start :]
+        if self.settings.early_stopping is None or not accuracies:
             return False
-        return len(accuracies) - 1 - accuracies.index(max(accuracies)) >= self.early_stopping
+        return len(accuracies) - 1 - accuracies.index(max(accuracies)) >= self.settings.early_stopping
 
     def checkpoint(self) -> Checkpoint:
         """Where the training stands now, at an epoch's end."""
@@ -241,10 +274,11 @@ class _Epochs(keras.callbacks.Callback):
             best_epoch=self.best,
             best_weights=self.weights,
             probabilities=self.probabilities,
+            stage=self.stage,
+            stage_start=self.stage_start,
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where a training stood."""
+    def _restore(self, checkpoint: Checkpoint) -> None:
         fitted = self.traced.fitted
         for variables, values in (
             (fitted.variables, checkpoint.variables),
@@ -254,67 +288,4 @@ class _Epochs(keras.callbacks.Callback):
                 variable.assign(value)
         self.history = {name: list(values) for name, values in checkpoint.history.items()}
         self.best, self.weights = checkpoint.best_epoch, checkpoint.best_weights
-        self.probabilities = checkpoint.probabilities
-
-
-# Tracing costs over a second, and cells that differ in their initial weights or learning rate alone share it.
-_kept: dict[str, _Traced] = {}
-_MOST_KEPT = 4
-
-
-def _traced(
-    fresh: keras.Model,
-    model_params: ModelParams,
-    params: TrainParams,
-    image_size: int,
-    num_classes: int,
-    seed: int,
-) -> _Traced:
-    """A compiled network as if just made: one traced before, where there is one alike, or else a new one.
-
-    Args:
-        fresh: the network, with its initial weights; these are copied.
-        model_params: what decides, with the rest, whether two networks have the same graph.
-        params: as `model_params`.
-        image_size: as `model_params`.
-        num_classes: as `model_params`.
-        seed: of the augmentation.
-    """
-    shape = model_params.model_dump(exclude=set(models.INITIALIZERS))
-    key = repr((shape, params.momentum, params.augment, image_size, num_classes))
-    traced = _kept.pop(key, None)
-    if traced is None:
-        network = keras.models.clone_model(fresh)
-        traced = _Traced(network, _augmented(network, seed) if params.augment else network)
-        traced.fitted.compile(
-            optimizer=keras.optimizers.SGD(params.learning_rate, momentum=params.momentum),
-            # categorical cross-entropy, with class numbers in place of one-hot rows
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            metrics=["accuracy"],
-        )
-        traced.fitted.optimizer.build(
-            traced.fitted.trainable_variables
-        )  # so that a checkpoint can be restored
-    _kept[key] = traced
-    if len(_kept) > _MOST_KEPT:
-        del _kept[next(iter(_kept))]  # the one that was used longest ago
-    _copy_state(_augmented(fresh, seed) if params.augment else fresh, traced.fitted)
-    for variable in traced.fitted.optimizer.variables:
-        variable.assign(keras.ops.zeros_like(variable))  # the schedule sets the learning rate
-    return traced
-
-
-def _copy_state(source: keras.Model, target: keras.Model) -> None:
-    """Copy weights and the state of random layers between two models of one shape."""
-    for old, new in zip(target.variables, source.variables, strict=True):
-        old.assign(new)
-
-
-def _augmented(model: keras.Model, seed: int) -> keras.Model:
-    """The model behind random flips, shifts and zooms, sharing its weights; only fitting sees it."""
-    seeds = np.random.SeedSequence([seed, 1]).generate_state(3).tolist()
-    inputs = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
-    x = layers.RandomFlip("horizontal", seed=seeds[0])(inputs)
-    x = layers.RandomTranslation(0.1, 0.1, seed=seeds[1])(x)
-    x = layers.RandomZoom(0.1, seed=seeds[2])(x)
-    return keras.Model(inputs, model(x))
+        self.probabilities, self.stage_start = checkpoint.probabilities, checkpoint.stage_start

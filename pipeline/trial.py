@@ -6,6 +6,7 @@ from pipeline import metrics, report, training
 from pipeline.checkpoint import Checkpoint
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
+from pipeline.examples import Examples
 from pipeline.params import Params
 from pipeline.tracking import models, runs
 from pipeline.tracking.checkpoints import Checkpoints
@@ -84,8 +85,6 @@ def _record(
     """
     newest = checkpoints.newest() if checkpoints else None
     missing = _log_missing(run_id, newest) if checkpoints else lambda step: training.METRICS
-    if pruned and newest:
-        params = params.with_values({"train.epochs": newest.epoch})
 
     def log_epoch(epoch: int, values: Mapping[str, float], checkpoint: Callable[[], Checkpoint]) -> bool:
         nonlocal pruned
@@ -108,6 +107,7 @@ def _record(
         params.seed,
         log_epoch,
         newest,
+        until=newest.epoch if pruned and newest else None,
     )
     check()
     _log_result(run_id, trained, prepared, name)
@@ -126,9 +126,10 @@ def _log_missing(run_id: str, newest: Checkpoint | None) -> Callable[[int], list
     return missing
 
 
-def examples(prepared: Prepared, split: str) -> training.Examples:
+def examples(prepared: Prepared, split: str) -> Examples:
     """The pictures of a split, as training and prediction take them."""
-    return training.Examples(prepared.images, prepared.labels, prepared.indices(split))
+    features = prepared.path.parents[1] / "features" / prepared.digest
+    return Examples(prepared.images, prepared.labels, prepared.indices(split), features)
 
 
 def _log_result(run_id: str, trained: training.Trained, prepared: Prepared, name: str) -> None:

@@ -183,7 +183,7 @@ LEARNING_RATE = "sweep.grid.learning_rate (command line): got "
         ),
         ('schedule.start={"low":0,"high":2}', ["sweep.grid.schedule.start", "0 as low", "whole number"]),
         ('activation={"low":1,"high":2}', ["sweep.grid.activation", "{'low': 1, 'high': 2}", "[…] of celu"]),
-        ('augment={"low":0,"high":1}', ["sweep.grid.augment", "[…] of true or false"]),
+        ('augment={"low":0,"high":1}', ["sweep.grid.augment", "[…] of auto or true or false"]),
         ('early_stopping={"low":1,"high":2}', ["sweep.grid.early_stopping", "[…] of whole number from 1"]),
         ('learning_rate=[{"low":0.1,"high":1}]', [LEARNING_RATE, "or a range"]),
         ("learning_rate={low: 0.1, high: 1}", ["'{low: 0.1, high: 1}'", "JSON", '"low": 0.1']),

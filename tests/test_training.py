@@ -13,6 +13,7 @@ import pytest
 from pipeline import models, training
 from pipeline.arguments import load
 from pipeline.checkpoint import Checkpoint
+from pipeline.examples import Batches, Examples, predict
 from pipeline.params import ScheduleParams
 
 ROOT = Path(__file__).parents[1]
@@ -22,19 +23,19 @@ def read(*arguments: str):
     return load(arguments, ROOT / "params.yaml")
 
 
-def examples(count: int = 96, size: int = 16) -> training.Examples:
+def examples(count: int = 96, size: int = 16) -> Examples:
     """Dark pictures of class 0 and light ones of class 1, with noise."""
     rng = np.random.default_rng(7)
     labels = np.arange(count) % 2
     images = rng.integers(0, 120, (count, size, size, 3)) + 60 * labels[:, None, None, None]
-    return training.Examples(images.astype(np.uint8), labels, np.arange(count))
+    return Examples(images.astype(np.uint8), labels, np.arange(count))
 
 
-def halves(data: training.Examples) -> tuple[training.Examples, training.Examples]:
+def halves(data: Examples) -> tuple[Examples, Examples]:
     middle = len(data.indices) // 2
     return (
-        training.Examples(data.images, data.labels, data.indices[:middle]),
-        training.Examples(data.images, data.labels, data.indices[middle:]),
+        Examples(data.images, data.labels, data.indices[:middle]),
+        Examples(data.images, data.labels, data.indices[middle:]),
     )
 
 
@@ -101,7 +102,7 @@ def test_schedule_is_what_the_optimizer_gets():
 
 def test_every_picture_once_an_epoch_and_another_order_the_next():
     data = examples(count=10)
-    batches = training.Batches(data, batch_size=4, seed=3)
+    batches = Batches(data, batch_size=4, seed=3)
     epochs = []
     for _ in range(2):
         epochs.append([batches[number][0] for number in range(len(batches))])
@@ -120,7 +121,7 @@ def test_keeps_the_best_epoch():
     assert trained.best_epoch == best + 1
     _, validation = halves(examples())
     labels = validation.labels[validation.indices]
-    np.testing.assert_array_equal(training.predict(trained.model, validation), trained.probabilities)
+    np.testing.assert_array_equal(predict(trained.model, validation), trained.probabilities)
     assert (trained.probabilities.argmax(axis=1) == labels).mean() == accuracies[best]
 
 
@@ -171,9 +172,7 @@ def test_augmentation_changes_training_alone():
     plain, augmented = train(), train("--train.augment=true")
     assert plain.history["loss"] != augmented.history["loss"]
     assert [type(layer) for layer in plain.model.layers] == [type(layer) for layer in augmented.model.layers]
-    np.testing.assert_array_equal(
-        augmented.probabilities, training.predict(augmented.model, halves(examples())[1])
-    )
+    np.testing.assert_array_equal(augmented.probabilities, predict(augmented.model, halves(examples())[1]))
 
 
 def test_stops_where_it_is_told():

@@ -19,15 +19,25 @@ def exclusive(parent: Path) -> Iterator[None]:
     The lock goes with the process, however that ends. So whoever holds it may take every partial folder for
     the remains of one that was killed, and removes them.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    with (parent / ".lock").open("w") as lock:
+    with alone(parent, "preparing pictures"):
+        for remains in parent.glob(f"*{_PARTIAL}"):
+            shutil.rmtree(remains)
+        yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Makes a folder, and waits until no other process is in such a block with it.
+
+    The lock goes with the process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"another process is preparing pictures in {parent}: waiting for it", flush=True)
+            print(f"another process is {doing} in {folder}: waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for remains in parent.glob(f"*{_PARTIAL}"):
-            shutil.rmtree(remains)
         yield
 
 
@@ -53,18 +63,19 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path, needed: int) -> Iterator[None]:
+def disk_errors(folder: Path, needed: int, what: str = "prepared pictures") -> Iterator[None]:
     """Turns what the disk refuses while the block writes into a UserError.
 
     Args:
         folder: Where is written, for the message.
         needed: Bytes that the whole takes, for the message.
+        what: What is written, for the message.
     """
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write prepared pictures to {folder.absolute()}: {error.strerror or error}; they need "
+            f"cannot write {what} to {folder.absolute()}: {error.strerror or error}; they need "
             f"{_megabytes(needed)}, {_megabytes(_free(folder))} are free. {_NEXT_MOVE}"
         ) from error
 

@@ -5,12 +5,15 @@ Every network takes uint8 pictures and carries its own rescaling, so that what i
 
 import keras
 
-from pipeline.models import simple_cnn
+from pipeline.models import simple_cnn, small_resnet, transfer, vgg16_cam
 from pipeline.params import ModelParams
 
-# Parameters that decide a network's initial weights, but not what it computes.
-INITIALIZERS = ("kernel_initializer", "bias_initializer")
-BUILDERS = {"simple_cnn": simple_cnn.build}
+BUILDERS = {
+    "simple_cnn": simple_cnn.build,
+    "small_resnet": small_resnet.build,
+    "transfer": transfer.build,
+    "vgg16_cam": vgg16_cam.build,
+}
 
 
 def build(params: ModelParams, image_size: int, num_classes: int, seed: int) -> keras.Model:
@@ -27,6 +30,6 @@ def build(params: ModelParams, image_size: int, num_classes: int, seed: int) -> 
         probabilities.
 
     Raises:
-        UserError: the network cannot take pictures of this size.
+        UserError: the network cannot take pictures of this size, or its weights are not to be had.
     """
     return BUILDERS[params.name](params, (image_size, image_size, 3), num_classes, seed)

@@ -40,6 +40,7 @@ def run(params: Params) -> "Sequence[CellRun]":
     from pipeline.sweep import lock, plan
     from pipeline.tracking import runs, trials
 
+    params = _own_grid(params)
     pictures = prepared.prepare(params.data, params.seed)
     study = study_name(params, pictures.digest)
     if params.sweep.plan:
@@ -58,6 +59,18 @@ def run(params: Params) -> "Sequence[CellRun]":
             )
     print("compare the cells with `mlflow ui`; register the best with `mlflow run . -e register`")
     return ranking
+
+
+def _own_grid(params: Params) -> Params:
+    """The parameters without the keys of the grid that mean nothing to the network."""
+    try:
+        params, left_out = params.with_own_grid()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if left_out:
+        names = ", ".join(params.sweep.grid.name or [params.model.name])
+        print(f"sweep.grid: {', '.join(left_out)} left out, since they mean nothing to {names}", flush=True)
+    return params
 
 
 def study_name(params: Params, data_digest: str) -> str:
@@ -120,7 +133,7 @@ def _sweep(
         sweep.study,
         params.sweep,
         params.seed,
-        params.train.epochs,
+        params.epochs,
         params.sweep.storage or runs.study_database(Path(params.data.cache)),
         planned.done,
         trials.validation_accuracies,

@@ -27,7 +27,7 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Trial":
 
     def show(epoch: int, values) -> None:
         print(
-            f"epoch {epoch}/{params.train.epochs}: "
+            f"epoch {epoch}/{params.epochs}: "
             f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.4f}, "
             f"validation loss {values['val_loss']:.4f}, validation accuracy {values['val_accuracy']:.4f}",
             flush=True,

@@ -92,9 +92,7 @@ class Driver:
         self._start = time.monotonic()
         self._summary = _summary(params, sweep, planned, executor.slots())
         best = max((run.trial.scores[params.sweep.metric] for run in planned.done), default=None)
-        self._progress = Progress(
-            planned.total, len(planned.done), params.train.epochs, params.sweep.metric, best
-        )
+        self._progress = Progress(planned.total, len(planned.done), params.epochs, params.sweep.metric, best)
 
     def drive(self) -> None:
         """Run cells until none is left.
@@ -271,7 +269,7 @@ class Driver:
         running.deaths = 0  # it comes on: a death before that does not count any more
         self._progress.epoch(running.cell, epoch)
         self._study.report(running.cell, epoch, value)
-        if self._params.sweep.pruner != "none" and epoch < self._params.train.epochs:
+        if self._params.sweep.pruner != "none" and epoch < self._params.epochs:
             verdict = worker.PRUNE if self._study.prunes(running.cell) else worker.GO
             self._executor.order(running.token, verdict)
 

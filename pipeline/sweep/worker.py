@@ -221,7 +221,7 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> bool:
         emit({"event": "epoch", "token": task.token, "epoch": epoch, "value": values["val_accuracy"]})
-        last = epoch == params.train.epochs
+        last = epoch == params.epochs
         try:
             verdict = cell.orders.get(task.judged and not last, PATIENCE)
         except queue.Empty:

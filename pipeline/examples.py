@@ -1,0 +1,73 @@
+"""Labelled pictures as training and prediction take them: views into the prepared arrays, in batches."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+# Pictures a step where only predictions are wanted: larger than a training step, since no gradients are kept.
+PREDICTION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled pictures, as views into the prepared arrays.
+
+    Attributes:
+        images: (n, size, size, 3) uint8; usually a memory map, of which only batches are read. Or their
+            features, (n, channels) float32.
+        labels: (n,) int64, class numbers.
+        indices: (k,) int64, the rows that belong to this split, ascending.
+        features_folder: where features of just these pictures are kept; None: nowhere.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    features_folder: Path | None = None
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches read from the memory map when they are due, so that no copy of the pictures is ever whole.
+
+    Each epoch has its own order, drawn from the seed and the epoch alone: an epoch can be repeated without
+    those before it.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        with_labels: bool = True,
+        seed: int | None = None,
+        epoch: int = 0,
+    ):
+        super().__init__()
+        self.examples, self.batch_size, self.with_labels, self.seed = examples, batch_size, with_labels, seed
+        self.epoch = epoch
+        self._order = self._draw()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.examples.indices) / self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        rows = self._order[number * self.batch_size : (number + 1) * self.batch_size]
+        images = self.examples.images[rows]  # (batch, size, size, 3) uint8
+        return (images, self.examples.labels[rows]) if self.with_labels else (images,)
+
+    def on_epoch_end(self) -> None:
+        """Draw the next epoch's order; Keras calls this."""
+        self.epoch += 1
+        self._order = self._draw()
+
+    def _draw(self) -> np.ndarray:
+        if self.seed is None:
+            return self.examples.indices
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.examples.indices)
+
+
+def predict(model: keras.Model, examples: Examples) -> np.ndarray:
+    """Probabilities of each class, (k, num_classes) float32, in the order of `examples.indices`."""
+    return model.predict(Batches(examples, PREDICTION_BATCH, with_labels=False), verbose=0)
