@@ -18,16 +18,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from pipeline.sections import Float, Int, Section, is_section
-
-
-def _distinct(values: tuple) -> tuple:
-    if not values:
-        raise ValueError("got an empty list")
-    for position, value in enumerate(values):
-        if value in values[:position]:
-            raise ValueError(f"{value!r} stands twice; allowed: each value once")
-    return values
+from pipeline.sections import Float, Int, Section, distinct, is_section
 
 
 class Range(Section):
@@ -73,7 +64,7 @@ def _range_or_values(value: Any) -> str:
 def _values_of(field: FieldInfo) -> Any:
     """The type of a list of values that the field itself would take, or of a range where it is a number."""
     one = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    values = Annotated[tuple[one, ...], AfterValidator(_distinct)]
+    values = Annotated[tuple[one, ...], AfterValidator(distinct)]
     if field.annotation not in (int, float):
         return values
     numbers = Annotated[Range, AfterValidator(partial(_with_ends, TypeAdapter(one)))]

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.grid import Range, grid_section
 from pipeline.networks import NETWORKS
-from pipeline.sections import Float, Int, Section, Text, assign, leaves, lookup
+from pipeline.sections import Float, Int, Section, Text, assign, distinct, leaves, lookup
 
 # Keras's names, written out so that a wrong one is refused without the seven seconds of importing TensorFlow;
 # a test compares them with Keras itself.
@@ -25,8 +25,11 @@ KernelInitializer = Literal[
     "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "lecun_normal", "lecun_uniform",
     "orthogonal", "random_normal", "random_uniform", "truncated_normal", "variance_scaling",
 ]  # fmt: skip
+ExportFormat = Literal["keras", "saved_model", "onnx"]
 
 GRID = "sweep.grid."
+
+ModelUri = Annotated[str, Field(pattern="^(models|runs):/.", examples=["models:/ID"])]
 
 # a number above zero with its unit
 Memory = Annotated[
@@ -265,7 +268,7 @@ class PredictParams(Section):
     source: Text | None = Field(
         description="pictures to classify: a folder (any depth), a zip, a file, or files as a JSON list"
     )
-    model: Annotated[str, Field(pattern="^(models|runs):/.", examples=["models:/ID"])] | None = Field(
+    model: ModelUri | None = Field(
         description="URI of the model, as models:/dogs-vs-cats@champion; null: what `register` names"
     )
     output: Text = Field(
@@ -274,6 +277,21 @@ class PredictParams(Section):
     )
     contact_sheet: Int = Field(
         ge=0, le=1000, description="pictures on the contact sheet, evenly from all; 0: no sheet"
+    )
+
+
+class ExportParams(Section):
+    """Which model is written for other programs, as what, and where."""
+
+    model: ModelUri | None = Field(
+        description="URI of the model, as models:/dogs-vs-cats@champion; null: what `register` names"
+    )
+    formats: Annotated[tuple[ExportFormat, ...], AfterValidator(distinct)] = Field(
+        description="what is written: model.keras, saved_model/, model.onnx"
+    )
+    pictures: Int = Field(ge=1, description="validation pictures that every format is compared on")
+    output: Text = Field(
+        description="folder of the export, which replaces an earlier one; relative to the project"
     )
 
 
@@ -294,6 +312,7 @@ class Params(Section):
     register_: RegisterParams = Field(alias="register")
     explain: ExplainParams
     predict: PredictParams
+    export: ExportParams
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,16 @@ Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
 
+def distinct(values: tuple) -> tuple:
+    """Check that a list has values, each once."""
+    if not values:
+        raise ValueError("got an empty list")
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"{value!r} stands twice; allowed: each value once")
+    return values
+
+
 class Section(BaseModel):
     """A frozen part of the parameters that knows no other keys than its own."""
 

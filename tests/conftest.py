@@ -173,6 +173,18 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def with_champion(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a champion: a network of 16 px that has seen few pictures. Tests add runs and files."""
+    project = Project(tmp_path_factory.mktemp("champion"))
+    training = project.run("train", "--data.limit=60", "--data.image_size=16", "--train.epochs=1")
+    assert training.returncode == 0, training.stderr
+    (run,) = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'train'")
+    result = project.run("register", f"--register.run_id={run.info.run_id}")
+    assert result.returncode == 0, result.stderr
+    return project
+
+
 def assert_user_error(result: subprocess.CompletedProcess, *words: str) -> None:
     """A clear error: status 1, no traceback, and a last line or lines with all these words."""
     assert_error_text(result.returncode, result.stderr, *words)

@@ -29,6 +29,7 @@ FLOORS = {
     "pipeline.figures": 1,
     "pipeline.saliency": 1,
     "pipeline.heatmaps": 1,
+    "pipeline.exports": 1,
     "pipeline.report": 1,
     "pipeline.tracking": 2,
     "pipeline.trial": 2,

@@ -73,6 +73,8 @@ def test_command_line_stands_over_the_named_file_and_that_over_the_defaults(tmp_
         ("--sweep.storage=postgresql://host/studies", "sweep.storage", "postgresql://host/studies"),
         ("--sweep.fresh=true", "sweep.fresh", True),
         ("--sweep.plan=true", "sweep.plan", True),
+        ('--export.formats=["onnx", "keras"]', "export.formats", ("onnx", "keras")),
+        ("--export.formats=onnx", "export.formats", ("onnx",)),
     ],
 )
 def test_values_from_the_command_line(argument, key, value):
@@ -292,6 +294,14 @@ def test_cell_stands_over_model_and_train():
         ("--sweep.storage=", ["sweep.storage", "''", "text or null"]),
         ("--sweep.fresh=2", ["sweep.fresh", "'2'", "true or false"]),
         ("--sweep.plan=maybe", ["sweep.plan", "'maybe'", "true or false"]),
+        (
+            '--export.formats=["onnxx"]',
+            ["export.formats", "'onnxx'", "keras, saved_model, onnx", "mean onnx?"],
+        ),
+        ('--export.formats=["onnx","onnx"]', ["export.formats", "'onnx' stands twice"]),
+        ("--export.formats=[]", ["export.formats", "empty list", "keras, saved_model, onnx"]),
+        ("--export.pictures=0", ["export.pictures", "'0'", "whole number from 1"]),
+        ("--export.model=champion", ["export.model", "'champion'", "models:/ID"]),
         ("--params=nowhere.yaml", ["nowhere.yaml", "No such file"]),
         ("train.epochs=3", ["'train.epochs=3'", "--key value"]),
         ("--train.epochs", ["got no value"]),

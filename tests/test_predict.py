@@ -49,16 +49,10 @@ def zipped(folder: Path, file: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory) -> Project:
+def registered(with_champion: Project) -> Project:
     """A project with a champion, and pictures without labels."""
-    project = Project(tmp_path_factory.mktemp("predicts"))
-    training = project.run("train", "--data.limit=60", "--data.image_size=16", "--train.epochs=1")
-    assert training.returncode == 0, training.stderr
-    (run,) = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'train'")
-    result = project.run("register", f"--register.run_id={run.info.run_id}")
-    assert result.returncode == 0, result.stderr
-    put(project.path / "pictures")
-    return project
+    put(with_champion.path / "pictures")
+    return with_champion
 
 
 def read(path: Path) -> list[dict[str, str]]:

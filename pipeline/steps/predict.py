@@ -22,17 +22,19 @@ from pipeline.steps import command
 def run(params: Params) -> Path:
     """Classify the pictures and record it; returns the CSV's path."""
     from pipeline.data import sources
-    from pipeline.tracking import runs
+    from pipeline.tracking import registry, runs
 
     if params.predict.source is None:
         raise UserError(
             "predict.source is not set; allowed: a folder, a zip, a picture, or a list of pictures"
         )
     pictures = sources.list_pictures(params.predict.source, "predict.source")
-    uri = params.predict.model or _champion(params)
+    register = params.register_
+    uri = params.predict.model or registry.champion_uri(register.name, register.alias, "predict.model")
     with importing_tensorflow():
         from pipeline import prediction
-    model = _load(uri)
+        from pipeline.tracking import models
+    model = models.load_named(uri, "predict.model")
     print(f"{len(pictures):,} pictures; {uri} tells {', '.join(model.classes)} apart", flush=True)
     table, sheet = _places(params.predict)
     with runs.run("predict", params, {"step": "predict", "model": uri}):
@@ -51,41 +53,6 @@ def run(params: Params) -> Path:
     print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
     print(f"predictions: {table}", *([f"contact sheet: {sheet}"] if predicted.shown else []), sep="\n")
     return table
-
-
-def _champion(params: Params) -> str:
-    """The URI of the version that the alias stands for now.
-
-    Raises:
-        UserError: there is none.
-    """
-    from pipeline.tracking import registry
-
-    name, alias = params.register_.name, params.register_.alias
-    champion = registry.champion(name, alias)
-    if champion is None:
-        raise UserError(
-            f"there is no models:/{name}@{alias} yet; run `mlflow run . -e register` first, or set "
-            "predict.model"
-        )
-    return f"models:/{name}/{champion.version}"
-
-
-def _load(uri: str):
-    """The model, as `tracking.models.Loaded`.
-
-    Raises:
-        UserError: there is none, or not one of this pipeline.
-    """
-    from pipeline.tracking import StoreError, models, runs
-
-    try:
-        known = models.describe(uri)
-    except StoreError as error:
-        raise UserError(f"predict.model: {uri} cannot be found: {runs.first_line(error)}") from error
-    if "classes" not in (known or {}):
-        raise UserError(f"predict.model: {uri} was not made by this pipeline: it has no class names")
-    return models.load(uri)
 
 
 def _places(predict: PredictParams) -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
@@ -204,9 +205,38 @@ def load(uri: str) -> Loaded:
     return Loaded(network, tuple(known.metadata["classes"]), known.metadata["data_digest"])
 
 
+def load_named(uri: str, key: str) -> Loaded:
+    """Load the model that a parameter names.
+
+    Args:
+        uri: as `load` takes it.
+        key: the parameter, for the message.
+
+    Raises:
+        UserError: there is no such model, or it is not one of this pipeline.
+    """
+    try:
+        known = describe(uri)
+    except MlflowException as error:
+        raise UserError(f"{key}: {uri} cannot be found: {runs.first_line(error)}") from error
+    if "classes" not in (known or {}):
+        raise UserError(f"{key}: {uri} was not made by this pipeline: it has no class names")
+    return load(uri)
+
+
 def describe(uri: str) -> dict[str, Any]:
     """What a model's metadata says, without loading its network: `classes` and `data_digest`."""
     return mlflow.models.get_model_info(uri).metadata
+
+
+def trained_by(uri: str) -> str:
+    """The id of the run that trained a model, whether that run logged it or `register` made it of another.
+
+    Raises:
+        UserError: the run is not in the store any more.
+    """
+    run_id = mlflow.models.get_model_info(uri).run_id
+    return runs.get(run_id).data.tags.get("registered_run_id", run_id)
 
 
 def of_run(run_id: str) -> str:

@@ -6,6 +6,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from pipeline.errors import UserError
+
 
 def champion(name: str, alias: str) -> ModelVersion | None:
     """The version of a registered model that carries an alias; None where none does."""
@@ -16,6 +18,25 @@ def champion(name: str, alias: str) -> ModelVersion | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def champion_uri(name: str, alias: str, key: str) -> str:
+    """The URI of the version that an alias stands for now.
+
+    Args:
+        name: of the registered model.
+        alias: that the version carries.
+        key: the parameter that names another model, for the message.
+
+    Raises:
+        UserError: there is none.
+    """
+    version = champion(name, alias)
+    if version is None:
+        raise UserError(
+            f"there is no models:/{name}@{alias} yet; run `mlflow run . -e register` first, or set {key}"
+        )
+    return f"models:/{name}/{version.version}"
 
 
 def version_of(name: str, run_id: str) -> ModelVersion | None:
