@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from pipeline import lettering
@@ -206,20 +207,24 @@ def _draw_roc(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, classes
         )
 
 
-def contact_sheet(images: np.ndarray, captions: Sequence[str], columns: int = 8) -> Figure:
+def contact_sheet(
+    images: np.ndarray, captions: Sequence[str], columns: int = 8, most_lines: int = 2
+) -> Figure:
     """Lays out pictures in rows, each with its caption below.
 
     Args:
         images: (n, h, w, 3) uint8. The more there are, the less detail each one shows.
         captions: n texts.
         columns: Most pictures in a row.
+        most_lines: Of the sheet that each line of a caption may take; what is left of it is cut off.
     """
     if len(images) == 0:
         figure = _figure(4.0, 1.0)
         figure.text(0.5, 0.5, "no pictures", ha="center", va="center")
         return figure
     detail = min(_TILE // 2, int((_SHEET_DETAIL / len(images)) ** 0.5))  # px
-    return _lay_out(np.stack([_tile(image, detail) for image in images]), captions, min(columns, len(images)))
+    tiles = np.stack([_tile(image, detail) for image in images])
+    return _lay_out(tiles, captions, min(columns, len(images)), most_lines)
 
 
 def _tile(image: np.ndarray, detail: int) -> np.ndarray:
@@ -230,23 +235,32 @@ def _tile(image: np.ndarray, detail: int) -> np.ndarray:
     return np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _lay_out(tiles: np.ndarray, captions: Sequence[str], columns: int) -> Figure:
+def _lay_out(tiles: np.ndarray, captions: Sequence[str], columns: int, most_lines: int) -> Figure:
     n, height, width, _ = tiles.shape
-    gap, lines = 6, 28  # px; two lines of caption
-    pitch_x, pitch_y = max(width, 96) + gap, height + lines + gap
+    gap = 6  # px
+    pitch_x = max(width, 96) + gap
+    texts = [_wrapped(caption, pitch_x // 6, most_lines) for caption in captions]
+    tallest = max(2, *(text.count("\n") + 1 for text in texts))  # lines, of 11 px
+    pitch_y = height + 6 + 11 * tallest + gap
     rows = -(-n // columns)
     sheet = np.full((rows * pitch_y + gap, columns * pitch_x + gap, 3), 255, np.uint8)
     figure = _figure(sheet.shape[1] / _DPI, sheet.shape[0] / _DPI)
-    for index, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+    for index, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
         top, left = index // columns * pitch_y + gap, index % columns * pitch_x + gap  # px
         sheet[top : top + height, left : left + width] = tile
         x, y = left / sheet.shape[1], 1 - (top + height + 3) / sheet.shape[0]  # fractions, from below
-        text = "\n".join(
-            textwrap.wrap(lettering.drawable(caption), pitch_x // 6, max_lines=2, placeholder="…")
-        )
-        figure.text(x, y, text, size=7, va="top", linespacing=1.1, **lettering.font(text))
+        drawn = figure.text(x, y, text, size=7, va="top", linespacing=1.1, **lettering.font(text))
+        # wide letters are cut off where the next caption begins
+        drawn.set(clip_on=True, clip_box=Bbox.from_bounds(left, 0, pitch_x - gap / 2, sheet.shape[0]))
     figure.figimage(sheet)  # pixel by pixel, without resampling
     return figure
+
+
+def _wrapped(caption: str, columns: int, most_lines: int) -> str:
+    """A caption, each of whose lines takes at most so many lines of so many characters."""
+    lines = lettering.drawable(caption).split("\n")
+    wrapped = (textwrap.wrap(line, columns, max_lines=most_lines, placeholder="…") for line in lines)
+    return "\n".join(itertools.chain.from_iterable(wrapped))
 
 
 def png(figure: Figure, indexed: bool = True) -> bytes:

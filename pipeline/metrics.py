@@ -141,6 +141,17 @@ def predicted_classes(probabilities: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(probabilities).all(axis=1), np.argmax(probabilities, axis=1), 0)
 
 
+def surest_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The rows of the pictures that are predicted wrong, the surest first, equals in order: (k,) int.
+
+    Args:
+        labels: (n,) int.
+        probabilities: (n, num_classes) float; pictures with some that are not finite come last.
+    """
+    wrong = np.flatnonzero(predicted_classes(probabilities) != labels)
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+
+
 def _row(precision: float, recall: float, f1: float, support: float) -> dict[str, float]:
     return {
         "precision": float(precision),

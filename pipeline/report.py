@@ -4,10 +4,21 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline import figures, metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What predictions.csv holds: k names, (k,) int64 labels, (k, num_classes) float64 probabilities."""
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
 
 
 def classification(
@@ -57,6 +68,19 @@ def predictions(
     for name, label, prediction, row in zip(names, labels, predicted, probabilities, strict=True):
         writer.writerow([name, classes[label], classes[prediction], *(repr(float(value)) for value in row)])
     return text.getvalue().encode(errors="surrogateescape")
+
+
+def read_predictions(content: bytes) -> Predictions:
+    """What `predictions` wrote, to the last digit; at least one picture."""
+    text = io.StringIO(content.decode(errors="surrogateescape"), newline="")
+    head, *rows = csv.reader(text)
+    classes = tuple(head[3:])  # by place: a class may be named `label`
+    return Predictions(
+        classes,
+        tuple(row[0] for row in rows),
+        np.array([classes.index(row[1]) for row in rows]),
+        np.array([row[3:] for row in rows], float),
+    )
 
 
 def _json(value: object) -> bytes:

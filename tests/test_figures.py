@@ -244,6 +244,26 @@ def test_contact_sheet_shows_every_picture_with_its_caption():
     assert image.getpixel((200, 220)) == (255, 255, 255)
 
 
+def test_lines_of_a_caption_stay_apart_and_the_tallest_makes_room_for_all():
+    images = np.full((3, 64, 64, 3), 128, np.uint8)
+    long = f"label {'x' * 35}"
+    captions = ["label cat\npredicted dog\n0.95", f"{long}\npredicted {'y' * 35}\n0.95", "WWWW" * 40]
+    figure = figures.contact_sheet(images, captions, columns=1, most_lines=3)
+    short, tall, wide = texts(figure)
+    assert short == captions[0]
+    assert tall.replace("\n", "") == captions[1].replace("\n", "") and tall.endswith("\n0.95")
+    assert wide.count("\n") == 2 and wide.endswith("…")
+    assert all(box(text).y0 >= 0 for text in figure.texts)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(map(box, figure.texts), 2))
+
+
+def test_wide_letters_do_not_reach_the_next_caption():
+    images = np.full((2, 64, 64, 3), 128, np.uint8)
+    both = [open_png(figures.png(figures.contact_sheet(images, ["W" * 44, then]))) for then in ("", "i")]
+    right = [np.asarray(image.convert("L").crop((140, 136, image.width, image.height))) for image in both]
+    assert (right[0] == 255).all() and not (right[1] == 255).all()
+
+
 def test_contact_sheet_without_pictures():
     assert texts(figures.contact_sheet(np.zeros((0, 8, 8, 3), np.uint8), [])) == ["no pictures"]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Project
 from mlflow import MlflowClient
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -175,8 +177,7 @@ def test_registered_champion_gives_the_same_probabilities_in_a_fresh_process(swe
     version = client.get_model_version_by_alias("dogs-vs-cats", "champion")
     best = parent.data.tags["best_run_id"]
     assert version.run_id == best
-    for word in ("cat, dog", "accuracy", "model.activation", version.tags["data_digest"]):
-        assert word in version.description
+    assert_card(client, result.stdout, version, parent)
     (folder,) = (path.parent for path in swept.path.glob("data/prepared/*/index.csv"))
     arguments = [str(folder / "images.npy"), str(folder / "index.csv"), swept.uri]
     command = [sys.executable, "-c", PREDICT, *arguments]
@@ -191,6 +192,32 @@ def test_registered_champion_gives_the_same_probabilities_in_a_fresh_process(swe
         assert answers[name] == pytest.approx(values, abs=1e-6)
 
 
+def assert_card(client: MlflowClient, said: str, version, parent) -> None:
+    """What the winner's model card says, against what the runs hold."""
+    (run_id,) = re.findall(r"card/model_card.md of run (\w+)", said)
+    assert version.tags["card_run_id"] == run_id
+    folder, best = artifact(client.get_run(run_id), "card"), client.get_run(version.run_id)
+    card = (folder / "model_card.md").read_text()
+    validation, test = best.data.metrics["report/f1"], parent.data.metrics["test/f1"]
+    assert re.search(rf"\| F1 \| {validation:.4f} \| 0[^|]* \| {test:.4f} \| 0", card)
+    assert f"Rank 1 of 4 cells of sweep {parent.info.run_id}" in card
+    assert "| all classes | 72 | 24 | 24 |" in card
+    with artifact(best, "report/predictions.csv").open() as file:
+        wrong = [row for row in csv.DictReader(file) if row["label"] != row["prediction"]]
+    surest = max(wrong, key=lambda row: float(row[row["prediction"]]))
+    assert f"| 1 | {surest['name']} | {surest['label']} | {surest['prediction']} | 0." in card
+    with Image.open(folder / "mistakes.png") as sheet:
+        assert sheet.width == min(4, len(wrong)) * 134 + 6
+    assert len(version.description.encode()) <= 5000
+    for words in (
+        f"`card/model_card.md` of run {run_id}", "| F1 |", "cat, dog", version.tags["data_digest"],
+        f'load_model("models:/dogs-vs-cats/{version.version}")',
+    ):  # fmt: skip
+        assert words in version.description
+    for section in re.findall("^## .*", version.description, re.MULTILINE):
+        assert section in card
+
+
 def test_alias_moves_only_to_a_better_version(swept, client, parent):
     assert swept.run("register").returncode == 0
     first = client.get_model_version_by_alias("dogs-vs-cats", "champion")
@@ -201,10 +228,15 @@ def test_alias_moves_only_to_a_better_version(swept, client, parent):
     assert "not better" in result.stdout
     second = client.search_model_versions(f"run_id = '{worst}'")[0]
     assert "not better" in second.tags["champion_reason"]
+    assert "Rank 4 of 4 cells" in second.description
+    assert f"mlflow run . -e evaluate -P evaluate.run_id={worst}" in second.description
     assert client.get_model_version_by_alias("dogs-vs-cats", "champion").version == first.version
     again = swept.run("register")
     assert again.returncode == 0
     assert len(client.search_model_versions("name = 'dogs-vs-cats'")) == 2, "a run is registered once"
+    renewed = client.get_model_version("dogs-vs-cats", first.version)
+    assert renewed.tags["card_run_id"] != first.tags["card_run_id"]
+    assert f"of run {renewed.tags['card_run_id']}" in renewed.description
 
 
 def test_evaluate_takes_the_newest_run_with_its_own_pictures(swept, client, parent):
@@ -237,6 +269,7 @@ def test_champion_of_another_size_is_measured_on_the_newcomers_pictures(swept, c
     reason = version.tags["champion_reason"]
     assert f"accuracy {newest.data.metrics['report/accuracy']:.4f} against" in reason
     assert "some of which that one may have been trained on" in reason
+    assert "of no sweep" in version.description
 
 
 def test_main_chains_three_nested_runs(project):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, roc_auc_score
 
-from pipeline.metrics import diverged, report
+from pipeline.metrics import diverged, report, surest_mistakes
 
 # Three classes; predicted 0 0 1 | 1 2 | 2, so class 0 has 2 of 3, class 1 has 1 of 2, class 2 has 1 of 1.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -166,3 +166,13 @@ def test_diverged(losses, probabilities, expected):
 def test_import_leaves_scikit_learn_alone():
     code = "import sys, pipeline.metrics; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+
+
+def test_surest_mistakes_come_first_and_equals_in_order():
+    nan = float("nan")
+    probabilities = np.array(
+        [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4], [nan, nan], [0.1, 0.9]]
+    )
+    labels = np.array([0, 0, 0, 1, 1, 1, 1])
+    assert surest_mistakes(labels, probabilities).tolist() == [3, 2, 1, 4, 5]
+    assert surest_mistakes(np.array([0, 1]), probabilities[:2]).tolist() == []

@@ -130,7 +130,7 @@ def _mistaken(params: Params, run_id: str, model: "Loaded") -> _Pictures:
     """The validation pictures of a run that its model gets wrong, the surest first."""
     from pipeline import evaluation
     from pipeline.data import prepared, splits
-    from pipeline.metrics import predicted_classes
+    from pipeline.metrics import surest_mistakes
     from pipeline.tracking import runs
 
     trained = runs.params_of(run_id, params)
@@ -138,14 +138,13 @@ def _mistaken(params: Params, run_id: str, model: "Loaded") -> _Pictures:
     if model.data_digest != pictures.digest:
         print("the pictures have changed since the training: some of these may have been trained on")
     result = evaluation.evaluate(model, pictures, splits.VALIDATION)
-    wrong = np.flatnonzero(predicted_classes(result.probabilities) != result.labels)
+    wrong = surest_mistakes(result.labels, result.probabilities)
     if not len(wrong):
         raise UserError(
             f"the model makes no mistake on the {len(result.labels)} validation pictures; name others with "
             "explain.source"
         )
-    order = np.argsort(-result.probabilities[wrong].max(axis=1), kind="stable")
-    surest = wrong[order[: params.explain.count]]
+    surest = wrong[: params.explain.count]
     rows = pictures.indices(splits.VALIDATION)[surest]
     print(f"{len(wrong)} mistakes on {len(result.labels)} validation pictures, the surest {len(rows)} shown")
     labels = [pictures.classes[label] for label in result.labels[surest]]

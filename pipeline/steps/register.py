@@ -4,15 +4,22 @@
 
 Takes the best cell of the newest finished sweep, or of `register.run_id` (a sweep, a cell or a training).
 What is registered is built from that run's network, and takes pictures of any kind and size
-(pipeline/tracking/serving.py). The alias moves only where the new version beats the one that has it, by the
-metric that ranked the cells, on the same validation pictures; the reason is printed, and tagged on the
-version.
+(pipeline/tracking/serving.py). Its model card, `card/` in this step's run and the version's description, says
+what it is, how good, and where it fails; a version that is registered again gets a new one. The alias moves
+only where the new version beats the one that has it, by the metric that ranked the cells, on the same
+validation pictures; the reason is printed, and tagged on the version.
 """
+
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
 from pipeline.steps import command
+
+if TYPE_CHECKING:
+    from pipeline.data.prepared import Prepared
+    from pipeline.facts import Facts
 
 
 def run(params: Params):
@@ -21,22 +28,26 @@ def run(params: Params):
 
     run_id = _best(params.register_.run_id)
     with importing_tensorflow():
+        from pipeline import provenance
         from pipeline.tracking import models
     uri = models.of_run(run_id)
     name, alias = params.register_.name, params.register_.alias
     with runs.run("register", params, {"step": "register", "registered_run_id": run_id}) as own_id:
-        champion = registry.champion(name, alias)
-        takes, reason = _verdict(params, run_id, uri, champion)
+        pictures = _pictures(run_id, params)
+        facts = provenance.facts(run_id, models.describe(uri)["data_digest"], pictures)
+        takes, reason = _verdict(params, facts, uri, registry.champion(name, alias), pictures)
         version = registry.version_of(name, run_id)
         if version is None:
             served = models.log_served(own_id, models.load(uri))
-            version = registry.add(name, served, run_id, _description(run_id, uri), _tags(run_id, uri))
-        registry.set_tags(version, {"champion_reason": reason})
+            version = registry.add(name, served, run_id, _tags(facts))
+        _log_card(facts, pictures, version, own_id)
+        registry.set_tags(version, {"champion_reason": reason, "card_run_id": own_id})
         if takes:
             registry.set_alias(name, alias, version)
         runs.set_tags({"registered_version": f"{name}/{version.version}", "champion_reason": reason})
     print(f"version {version.version} of {name} is run {run_id}")
     print(f"models:/{name}@{alias} is {f'version {version.version}' if takes else 'unchanged'}: {reason}")
+    print(f"its model card is card/model_card.md of run {own_id}")
     return version
 
 
@@ -55,22 +66,36 @@ def _best(run_id: str | None) -> str:
     return source.data.tags.get("best_run_id", source.info.run_id)
 
 
-def _verdict(params: Params, run_id: str, uri: str, champion) -> tuple[bool, str]:
+def _pictures(run_id: str, params: Params) -> "Prepared | UserError":
+    """The pictures that a run was trained on, or why there are none any more: a first version needs none."""
+    from pipeline.data import prepared
+    from pipeline.tracking import runs
+
+    try:
+        trained = runs.params_of(run_id, params)
+        return prepared.prepare(trained.data, trained.seed)
+    except UserError as error:
+        print(f"the model card cannot show any pictures: {error}")
+        return error
+
+
+def _verdict(
+    params: Params, facts: "Facts", uri: str, champion, pictures: "Prepared | UserError"
+) -> tuple[bool, str]:
     """Whether a run's model takes the alias from the champion, and why.
 
     Both are measured here and now on the validation pictures of the run, by the metric that ranked it.
     """
     from pipeline import evaluation
-    from pipeline.data import prepared, splits
-    from pipeline.tracking import models, runs
+    from pipeline.data import splits
+    from pipeline.tracking import models
 
-    alias, run = params.register_.alias, runs.get(run_id)
-    metric = run.data.params["sweep.metric"]
-    if champion is None or champion.run_id == run_id:
+    alias, metric = params.register_.alias, facts.params["sweep.metric"]
+    if champion is None or champion.run_id == facts.run_id:
         why = f"there was no {alias}" if champion is None else f"it is the {alias} already"
-        return True, f"{why}; {metric} {_scores(run)[metric]:.4f} on the validation split"
-    trained = runs.params_of(run_id, params)
-    pictures = prepared.prepare(trained.data, trained.seed)
+        return True, f"{why}; {metric} {facts.validation.scores()[metric]:.4f} on the validation split"
+    if isinstance(pictures, UserError):
+        raise pictures
     newcomer, holder = models.load(uri), models.load(f"models:/{champion.name}/{champion.version}")
     if holder.classes != pictures.classes:
         return False, (
@@ -90,44 +115,27 @@ def _verdict(params: Params, run_id: str, uri: str, champion) -> tuple[bool, str
     )
 
 
-def _scores(run) -> dict[str, float]:
-    """What a run reports of its best epoch on the validation split."""
-    metrics = sorted(run.data.metrics.items())
-    return {key.removeprefix("report/"): value for key, value in metrics if key.startswith("report/")}
+def _tags(facts: "Facts") -> dict[str, str]:
+    scores = facts.validation.scores().items()
+    return {
+        "classes": ", ".join(facts.validation.classes),
+        "data_digest": facts.digest,
+        **{f"validation_{key}": f"{value:.6f}" for key, value in scores},
+    }
 
 
-def _tags(run_id: str, uri: str) -> dict[str, str]:
-    from pipeline.tracking import models, runs
+def _log_card(facts: "Facts", pictures: "Prepared | UserError", version, own_id: str) -> None:
+    """Log the model card to the open run, and make it the version's description."""
+    from pipeline import card, provenance
+    from pipeline.tracking import models, registry, runs
 
-    model = models.describe(uri)
-    scores = {f"validation_{key}": f"{value:.6f}" for key, value in _scores(runs.get(run_id)).items()}
-    return {"classes": ", ".join(model["classes"]), "data_digest": model["data_digest"], **scores}
-
-
-def _description(run_id: str, uri: str) -> str:
-    """The version's description, in Markdown: metrics, classes, data and parameters."""
-    from pipeline.tracking import models, runs
-
-    run = runs.get(run_id)
-    model = models.describe(uri)
-    sections = ("seed", "data", "model", "train")
-    params = {key: value for key, value in run.data.params.items() if key.split(".")[0] in sections}
-    return "\n".join(
-        [
-            f"Run `{run.info.run_name}` ({run_id}), best epoch {run.data.tags['best_epoch']}.",
-            "",
-            f"- classes: {', '.join(model['classes'])}",
-            f"- data: `{run.data.params['data.source']}`, digest `{model['data_digest']}`",
-            "",
-            "| on the validation split | |",
-            "| --- | --- |",
-            *(f"| {key} | {value:.4f} |" for key, value in _scores(run).items()),
-            "",
-            "| parameter | |",
-            "| --- | --- |",
-            *(f"| {key} | {value} |" for key, value in sorted(params.items())),
-        ]
-    )
+    python, requirements = models.needs(version.source)
+    registered = card.Registered(version.name, str(version.version), own_id, python, requirements)
+    files = {card.CARD: card.whole(facts, registered).encode()}
+    if card.has_sheet(facts):
+        files[card.SHEET] = provenance.sheet(facts.mistakes, pictures)
+    runs.log_files(files, card.FOLDER)
+    registry.describe(version, card.description(facts, registered, registry.DESCRIPTION_BYTES))
 
 
 def main() -> None:

@@ -239,6 +239,13 @@ def trained_by(uri: str) -> str:
     return runs.get(run_id).data.tags.get("registered_run_id", run_id)
 
 
+def needs(uri: str) -> tuple[str, list[str]]:
+    """What a logged model was made with: the version of Python, and pinned packages as pip takes them."""
+    python = mlflow.models.get_model_info(uri).flavors["python_function"]["python_version"]
+    logged = MlflowClient().get_logged_model(uri.removeprefix("models:/"))
+    return python, mlflow.artifacts.load_text(f"{logged.artifact_location}/requirements.txt").split()
+
+
 def of_run(run_id: str) -> str:
     """The URI of the model that a run logged.
 

@@ -8,6 +8,10 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
 
+# What every database holds of a version's description: MLflow's column is VARCHAR(5000). SQLite takes any
+# length; PostgreSQL and MySQL count characters, SQL Server bytes.
+DESCRIPTION_BYTES = 5000
+
 
 def champion(name: str, alias: str) -> ModelVersion | None:
     """The version of a registered model that carries an alias; None where none does."""
@@ -45,7 +49,7 @@ def version_of(name: str, run_id: str) -> ModelVersion | None:
     return found[0] if found else None
 
 
-def add(name: str, uri: str, run_id: str, description: str, tags: Mapping[str, str]) -> ModelVersion:
+def add(name: str, uri: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
     """Register a logged model as a new version of `name`, which is made where it does not exist."""
     client = MlflowClient()
     try:
@@ -54,8 +58,13 @@ def add(name: str, uri: str, run_id: str, description: str, tags: Mapping[str, s
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return client.create_model_version(
-        name, uri, run_id, tags=dict(tags), description=description, model_id=uri.removeprefix("models:/")
+        name, uri, run_id, tags=dict(tags), model_id=uri.removeprefix("models:/")
     )
+
+
+def describe(version: ModelVersion, text: str) -> None:
+    """Give a version its description: Markdown of at most `DESCRIPTION_BYTES`; the one before is lost."""
+    MlflowClient().update_model_version(version.name, version.version, text)
 
 
 def set_alias(name: str, alias: str, version: ModelVersion) -> None:

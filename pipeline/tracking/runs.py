@@ -91,6 +91,7 @@ def study_database(cache: Path) -> str:
 def _quiet() -> None:
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar for each small file
 
 
 @contextmanager
@@ -222,6 +223,19 @@ def download(run_id: str, folder: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
         for file in Path(client.download_artifacts(run_id, folder, temporary)).iterdir():
             file.rename(path / file.name)
+
+
+def read(run_id: str, path: str) -> bytes:
+    """What is in a file among a run's artifacts.
+
+    Raises:
+        UserError: the run has no such artifact.
+    """
+    folder, _, name = path.rpartition("/")
+    if name not in artifacts(run_id, folder):
+        raise UserError(f"run {run_id} has no artifact {path}: it is not finished, or it was deleted")
+    with tempfile.TemporaryDirectory() as temporary:
+        return Path(MlflowClient().download_artifacts(run_id, path, temporary)).read_bytes()
 
 
 def artifacts(run_id: str, folder: str) -> set[str]:

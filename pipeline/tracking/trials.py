@@ -183,6 +183,38 @@ def generation(study: str) -> int:
     return int(study.partition("-")[2] or 1)
 
 
+def sweep_of(run_id: str) -> Sweep | None:
+    """The sweep that a run is a cell of; None where it is none."""
+    tags = runs.get(run_id).data.tags
+    return Sweep.of(runs.get(tags["mlflow.parentRunId"])) if tags.get("step") == "cell" else None
+
+
+def tested_in(run_id: str) -> str | None:
+    """The run in which a training's model was measured on the test split of its own pictures.
+
+    That is its sweep's, where it won that, or else its newest `evaluate`; None where there is none. Pictures
+    that have changed since the training are split anew: what was measured on them does not count.
+    """
+    sweep = sweep_of(run_id)
+    if sweep and sweep.tags.get("tested_run_id") == run_id:
+        return sweep.run_id
+    run = runs.get(run_id)
+    evaluations = _search(
+        run.info.experiment_id,
+        f"tags.step = 'evaluate' AND tags.evaluated_run_id = '{run_id}' AND attributes.status = 'FINISHED'",
+    )
+    same = [
+        found.info.run_id
+        for found in evaluations
+        if "test/accuracy" in found.data.metrics and _digests(found) == _digests(run)
+    ]
+    return same[-1] if same else None
+
+
+def _digests(run: Run) -> set[str]:
+    return {used.dataset.digest for used in run.inputs.dataset_inputs}
+
+
 def validation_accuracies(run_id: str) -> list[float]:
     """A run's validation accuracy after each epoch."""
     history = MlflowClient().get_metric_history(run_id, "val_accuracy")

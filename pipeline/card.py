@@ -1,0 +1,330 @@
+"""The model card: what a registered model is, how good it is and where it fails; values in, Markdown out.
+
+The sections follow M. Mitchell et al., Model cards for model reporting (2019), as far as runs can tell them.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from pipeline import intervals, markdown
+from pipeline.data import splits
+from pipeline.facts import Facts, Registered
+from pipeline.markdown import escape
+from pipeline.metrics import Report
+
+FOLDER, CARD, SHEET = "card", "model_card.md", "mistakes.png"  # among a run's artifacts
+_MOST_PAIRS = 3  # of classes that are mixed up
+_MOST_CLASSES = 20  # that tables have a row for; of more, those that matter most
+_MOST_NAMED = 8  # classes in a sentence
+_SEED = 0  # of the resamples
+_PARAMETERS = ("seed", "data", "model", "train")  # sections of params.yaml that a training depends on
+# Of a description that is too long, in this order; what is never left out has a bounded length.
+_LEFT_OUT_FIRST = (
+    "scores of each class",
+    "parameters",
+    "licence",
+    "known failures",
+    "what is mixed up",
+    "data",
+    "leaderboard",
+    "use and limits",
+    "scores",
+    "how to load it",
+)
+_PRETRAINED = ("transfer", "vgg16_cam")  # networks that start from weights trained by others
+
+
+def whole(facts: Facts, registered: Registered) -> str:
+    """The card in full length; of many classes, tables have those that matter most."""
+    return _joined(_sections(facts, registered).values())
+
+
+def description(facts: Facts, registered: Registered, most: int) -> str:
+    """The card as a version's description: it says where the pictures are, which are not shown there.
+
+    Args:
+        facts: Of the training.
+        registered: The version.
+        most: Bytes of UTF-8 that it may take. Sections are left out until it does, and it says which.
+    """
+    sections = _sections(facts, registered)
+    left_out: list[str] = []
+    for name in ("", *_LEFT_OUT_FIRST):
+        left_out += [name] if name else []
+        title, *others = (text for name, text in sections.items() if name not in left_out)
+        text = _joined([title, _where(facts, registered, left_out), *others])
+        if len(text.encode()) <= most:
+            return text
+    raise ValueError(f"a card takes at least {len(text.encode())} bytes, {most} are too few")
+
+
+def _sections(facts: Facts, registered: Registered) -> dict[str, str]:
+    """The sections' texts by what a reader would call them, in order."""
+    return {
+        "title": _title(facts, registered),
+        "scores": _scores(facts),
+        "scores of each class": _scores_of_each_class(facts.validation),
+        "what is mixed up": _mixed_up(facts.validation),
+        "known failures": _known_failures(facts),
+        "use and limits": _use_and_limits(facts),
+        "data": _data(facts),
+        "leaderboard": _leaderboard(facts),
+        "parameters": _parameters(facts.params),
+        "how to load it": _loading(registered),
+        "licence": _licence(facts.params),
+    }
+
+
+def _joined(sections: Iterable[str]) -> str:
+    return "\n\n".join(sections) + "\n"
+
+
+def _title(facts: Facts, registered: Registered) -> str:
+    warning = (
+        "\n\n**This training diverged**: its loss left the finite numbers, or it answers the same for every "
+        "picture. It is good for nothing but to be compared with."
+    )
+    return (
+        f"# {escape(registered.name, 256)}, version {registered.version}\n\n"
+        f"Tells apart {_few(facts.validation.classes)}. Trained {facts.trained} by run "
+        f"{escape(facts.run_name, 80)} ({facts.run_id}), as it was after epoch {facts.best_epoch} of "
+        f"{facts.epochs}, its best." + warning * facts.diverged
+    )
+
+
+def _where(facts: Facts, registered: Registered, left_out: Sequence[str]) -> str:
+    sheet = f", the pictures of the surest mistakes in `{FOLDER}/{SHEET}`" if has_sheet(facts) else ""
+    missing = f" Left out here: {', '.join(left_out)}." if left_out else ""
+    return f"The whole card is in `{FOLDER}/{CARD}` of run {registered.run_id}{sheet}.{missing}"
+
+
+def has_sheet(facts: Facts) -> bool:
+    """Whether there are mistakes, and pictures of them."""
+    return bool(facts.mistakes) and facts.pictures is not None
+
+
+def _scores(facts: Facts) -> str:
+    measured = {splits.VALIDATION: facts.validation} | ({splits.TEST: facts.test[1]} if facts.test else {})
+    ranges = {split: _intervals(report) for split, report in measured.items()}
+    heads = [""]
+    for split, report in measured.items():
+        heads += [f"{split}, {report.confusion.sum():,} pictures", "95 % interval"]
+    rows = []
+    for key in ("accuracy", "precision", "recall", "f1"):
+        row = [key.replace("f1", "F1")]
+        for split, report in measured.items():
+            low, high = ranges[split][key]
+            row += [f"{getattr(report, key):.4f}", f"{low:.3f} to {high:.3f}"]
+        rows.append(row)
+    chosen = "epoch and the best cell of the sweep were" if facts.place else "epoch was"
+    parts = [
+        "## Scores",
+        markdown.table(heads, rows),
+        f"The validation scores are optimistic: the best {chosen} chosen on these very pictures.",
+        _tested(facts),
+        "Precision, recall and F1 are averages over the classes, weighted by their pictures; recall is then "
+        "the same number as accuracy. Intervals: Wilson's score interval for accuracy, for the others "
+        f"percentile bootstrap ({intervals.RESAMPLES:,} resamples of the pictures, seed {_SEED}; without a "
+        "single mistake it has no width). They tell what other pictures of the same kind may give, not what "
+        "another training may.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _intervals(report: Report) -> dict[str, tuple[float, float]]:
+    right, n = int(np.trace(report.confusion)), int(report.confusion.sum())
+    return {"accuracy": intervals.wilson(right, n)} | intervals.bootstrap(report.confusion, _SEED)
+
+
+def _tested(facts: Facts) -> str:
+    if facts.test:
+        return f"No epoch or cell was chosen on the test pictures; measured in run {facts.test[0]}."
+    if facts.params["data.test"] in ("0", "0.0"):
+        return "There is no test split: `data.test` was 0."
+    return (
+        "It was not measured on the test split. To do so, and to have this card renewed:\n\n```bash\n"
+        f"mlflow run . -e evaluate -P evaluate.run_id={facts.run_id} -P evaluate.split=test\n"
+        f"mlflow run . -e register -P register.run_id={facts.run_id}\n```"
+    )
+
+
+def _scores_of_each_class(report: Report) -> str:
+    shown = sorted(report.per_class.items(), key=lambda item: item[1]["f1-score"])
+    if len(shown) <= _MOST_CLASSES:
+        head, shown = "Each class on the validation split:", list(report.per_class.items())
+    else:
+        head = (
+            f"The {_MOST_CLASSES} classes of {len(shown)} with the lowest F1 on the validation split (all "
+            "are in `report/classification_report.txt` of its run):"
+        )
+    rows = [
+        [
+            _name(name),
+            *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1-score")),
+            f"{row['support']:,.0f}",
+        ]
+        for name, row in shown[:_MOST_CLASSES]
+    ]
+    return f"{head}\n\n{markdown.table(['class', 'precision', 'recall', 'F1', 'pictures'], rows)}"
+
+
+def _mixed_up(report: Report) -> str:
+    errors = np.where(np.eye(len(report.classes), dtype=bool), 0, report.confusion)
+    totals = report.confusion.sum(axis=1)
+    most = np.argsort(-errors, axis=None, kind="stable")[:_MOST_PAIRS]
+    lines = [
+        f"- {errors[row, column]:,} of {totals[row]:,} pictures of {_name(report.classes[row])} were taken "
+        f"for {_name(report.classes[column])} ({errors[row, column] / totals[row]:.0%})"
+        for row, column in zip(*np.unravel_index(most, errors.shape), strict=True)
+        if errors[row, column]
+    ]
+    return "\n".join(["## What is mixed up most often", "", *(lines or ["Nothing on the validation split."])])
+
+
+def _known_failures(facts: Facts) -> str:
+    report = facts.validation
+    n = int(report.confusion.sum())
+    wrong = n - int(np.trace(report.confusion))
+    if not wrong:
+        return f"## Known failures\n\nNone is known: it makes no mistake on the {n:,} validation pictures."
+    rows = [
+        [
+            str(number),
+            escape(mistake.name, 120),
+            _name(mistake.label),
+            _name(mistake.predicted),
+            f"{mistake.probability:.4f}",
+        ]
+        for number, mistake in enumerate(facts.mistakes, start=1)
+    ]
+    parts = [
+        "## Known failures",
+        f"{wrong:,} of the {n:,} validation pictures are predicted wrong; the surest of these mistakes:",
+        markdown.table(["", "picture", "label", "predicted", "probability"], rows),
+        f"`{FOLDER}/{SHEET}` shows them, numbered as here."
+        if has_sheet(facts)
+        else f"They cannot be shown: {escape(facts.missing, 300)}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _use_and_limits(facts: Facts) -> str:
+    size = facts.params["data.image_size"]
+    lines = [
+        "## Use and limits",
+        "",
+        f"- It is for pictures that show one of exactly these classes: {_few(facts.validation.classes)}. It "
+        "judges a picture as a whole.",
+        "- It answers one of them for every picture, also for one that shows none of them.",
+        f"- It sees each picture squeezed to a square of {size} px: proportions and small details are lost.",
+        "- How good it is on other kinds of pictures than those it was trained on is unknown.",
+        "- Its probabilities are not calibrated: answers given with 0.9 need not be right nine times in ten.",
+    ]
+    if facts.params["data.source"] == "sample":
+        lines.append(
+            "- It was trained on the sample that this project draws, which is no photos: it is of no use for "
+            "photos."
+        )
+    return "\n".join(lines)
+
+
+def _data(facts: Facts) -> str:
+    params, report = facts.params, facts.validation
+    lines = [
+        "## Data",
+        "",
+        f"- source: {escape(params['data.source'], 300)}",
+        f"- digest: `{facts.digest}`",
+        f"- {len(report.classes):,} classes: {_few(report.classes)}",
+        f"- pictures are squeezed to {params['data.image_size']} x {params['data.image_size']} px",
+    ]
+    if facts.pictures is None:
+        lines += [f"- no more can be told: {escape(facts.missing, 300)}"]
+        return "\n".join(lines)
+    pictures, groups = facts.pictures.identical
+    lines += [
+        f"- left out, since they could not be read or had no label: {facts.pictures.rejected:,}",
+        f"- pictures that are identical to another: {pictures:,}"
+        + f" (groups of them: {groups:,}, each in one split)" * bool(groups),
+    ]
+    return "\n".join([*lines, "", _sizes(facts.pictures.counts)])
+
+
+def _sizes(counts: Mapping[str, Mapping[str, int]]) -> str:
+    heads = (splits.TRAIN, splits.VALIDATION, splits.TEST)
+    by_class = {name: [counts[split][name] for split in heads] for name in counts[splits.TRAIN]}
+    shown, head = list(by_class), "pictures of"
+    if len(shown) > _MOST_CLASSES:
+        shown = sorted(shown, key=lambda name: sum(by_class[name]))[:_MOST_CLASSES]
+        head = f"pictures of (the {_MOST_CLASSES} smallest of {len(by_class)} classes)"
+    rows = [[_name(name), *(f"{count:,}" for count in by_class[name])] for name in shown]
+    total = ["all classes", *(f"{sum(counts[split].values()):,}" for split in heads)]
+    return markdown.table([head, *heads], [*rows, total])
+
+
+def _leaderboard(facts: Facts) -> str:
+    place = facts.place
+    if place is None:
+        return "## Place in the leaderboard\n\nNone: it comes from a training by itself, of no sweep."
+    text = (
+        f"Rank {place.rank:,} of {place.cells:,} cells of sweep {place.sweep_run_id} (study {place.study}), "
+        f"by validation {place.metric}: {place.value:.4f}."
+    )
+    if place.other:
+        name, value = place.other
+        which = "The next one" if place.rank == 1 else "The best one"
+        text += f" {which}, {escape(name, 120)}, has {value:.4f}."
+    return f"## Place in the leaderboard\n\n{text}"
+
+
+def _parameters(params: Mapping[str, str]) -> str:
+    rows = [
+        [f"`{key}`", escape(value, 300)]
+        for key, value in sorted(params.items())
+        # where pictures are cached has no part in what comes out
+        if key.split(".")[0] in _PARAMETERS and key != "data.cache"
+    ]
+    return f"## Parameters\n\n{markdown.table(['parameter', 'value'], rows)}"
+
+
+def _loading(registered: Registered) -> str:
+    uri = f"models:/{registered.name}/{registered.version}"
+    needs = ", ".join(registered.requirements)
+    return (
+        "## How to load it\n\n```python\nimport mlflow, pandas\n\n"
+        f"model = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})\n"
+        'model.predict(pandas.DataFrame({"image": [open("picture.jpg", "rb").read()]}))\n```\n\n'
+        f"```bash\nmlflow models serve -m {shlex.quote(uri)} --env-manager uv -p 5001\n```\n\n"
+        f"It was made with Python {registered.python} and needs {needs}."
+    )
+
+
+def _licence(params: Mapping[str, str]) -> str:
+    text = (
+        "## Licence\n\nThe code of this project is under Apache-2.0. The pictures that it was trained on "
+        "have a licence of their own: to know it, and to keep to it, is the user's matter."
+    )
+    if params["model.name"] in _PRETRAINED and params.get("model.weights") != "null":
+        of = [
+            f"{escape(params[key], 80)} ({key.partition('.')[2]})"
+            for key in ("model.backbone", "model.weights")
+            if key in params
+        ]
+        text += (
+            f" The network starts from weights that others trained{': ' * bool(of)}{', '.join(of)}. They "
+            "have a licence of their own."
+        )
+    return text
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(_name, names[:_MOST_NAMED])) + more
+
+
+def _name(name: str) -> str:
+    return escape(name, 60)

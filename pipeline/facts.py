@@ -1,0 +1,113 @@
+"""What a model card is made of: facts about a training, and the registered version."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.metrics import Report
+
+MOST_MISTAKES = 8  # that a card shows
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is known of the prepared pictures.
+
+    Attributes:
+        counts: Pictures by split, then by class.
+        rejected: How many were left out, since they could not be read or had no label.
+        identical: How many have another with the same pixels, and the groups that they form.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    rejected: int
+    identical: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in its sweep's leaderboard.
+
+    Attributes:
+        sweep_run_id: The sweep's run.
+        study: The study's name.
+        rank: From 1.
+        cells: How many are finished.
+        metric: What ranks them, on the validation split.
+        value: The cell's.
+        other: The name and value of the next cell where this one is the best, else of the best; None where
+            there is no other.
+    """
+
+    sweep_run_id: str
+    study: str
+    rank: int
+    cells: int
+    metric: str
+    value: float
+    other: tuple[str, float] | None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that was predicted wrong, and the probability that the wrong class was given."""
+
+    name: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of a training.
+
+    Attributes:
+        run_id: Its run.
+        run_name: That run's name.
+        trained: When it began, as text.
+        best_epoch: The epoch that was kept, from 1.
+        epochs: How many were trained.
+        diverged: Its loss was not finite, or it predicts one class for every picture.
+        digest: Of the prepared pictures.
+        params: All of the run's, dotted.
+        pictures: None where they are not to be had any more.
+        missing: Why they are not; else empty.
+        place: None where it is no cell of a sweep.
+        validation: Its report.
+        test: The run that measured it on the test split, and its report there; None where none did.
+        mistakes: On the validation split, the surest first, at most `MOST_MISTAKES`.
+    """
+
+    run_id: str
+    run_name: str
+    trained: str
+    best_epoch: int
+    epochs: int
+    diverged: bool
+    digest: str
+    params: Mapping[str, str]
+    pictures: Pictures | None
+    missing: str
+    place: Place | None
+    validation: Report
+    test: tuple[str, Report] | None
+    mistakes: Sequence[Mistake]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The version that a card is of.
+
+    Attributes:
+        name: Of the registered model.
+        version: Its number.
+        run_id: The run that keeps the card.
+        python: The version of Python that the model was logged with.
+        requirements: Pinned packages that it needs, as pip takes them.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    python: str
+    requirements: Sequence[str]

@@ -1,0 +1,126 @@
+"""What the store and the prepared pictures tell of a training: the facts of its model card."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from pipeline import figures, lettering, metrics, report
+from pipeline.data import splits
+from pipeline.data.prepared import Prepared
+from pipeline.errors import UserError
+from pipeline.facts import MOST_MISTAKES, Facts, Mistake, Pictures, Place
+from pipeline.params import without_password
+from pipeline.sweep import leaderboard
+from pipeline.sweep.cells import Cell
+from pipeline.tracking import runs, trials
+
+
+def facts(run_id: str, digest: str, pictures: Prepared | UserError) -> Facts:
+    """What is known of a training; nothing is predicted, all scores are of predictions that were recorded.
+
+    Args:
+        run_id: Of a finished training, or a sweep's cell.
+        digest: Of the pictures that it was trained on.
+        pictures: Those that its parameters name today, or why they cannot be prepared.
+    """
+    run = runs.get(run_id)
+    trial, params = trials.Trial.of(run), run.data.params
+    validation = report.read_predictions(runs.read(run_id, "report/predictions.csv"))
+    missing = _missing(pictures, digest, validation)
+    return Facts(
+        run_id=run_id,
+        run_name=run.info.run_name,
+        trained=datetime.fromtimestamp(run.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        best_epoch=trial.best_epoch,
+        epochs=trial.epochs,
+        diverged=trial.diverged,
+        digest=digest,
+        params=params | {"data.source": without_password(params["data.source"])},
+        pictures=None if missing else _known(pictures),
+        missing=missing,
+        place=_place(run_id, params["sweep.metric"]),
+        validation=_report(validation),
+        test=_test(run_id),
+        mistakes=_mistakes(validation),
+    )
+
+
+def sheet(mistakes: Sequence[Mistake], pictures: Prepared) -> bytes:
+    """A PNG of the pictures that were predicted wrong, numbered as in the card; one mistake or more."""
+    rows = {name: row for row, name in enumerate(pictures.names)}
+    images = np.stack([pictures.images[rows[mistake.name]] for mistake in mistakes])
+    captions = [
+        f"{number}. label {lettering.short(mistake.label)}\n"
+        f"predicted {lettering.short(mistake.predicted)}\n{mistake.probability:.4f}"
+        for number, mistake in enumerate(mistakes, start=1)
+    ]
+    return figures.png(figures.contact_sheet(images, captions, columns=4, most_lines=3))
+
+
+def _missing(pictures: Prepared | UserError, digest: str, validation: report.Predictions) -> str:
+    """Why the pictures are not those that a training had; empty where they are."""
+    if isinstance(pictures, UserError):
+        return f"the pictures cannot be prepared any more: {pictures}"
+    if pictures.digest != digest:
+        return "the pictures have changed since the training"
+    # the digest does not depend on names
+    if not set(validation.names) <= set(pictures.names):
+        return "the pictures have other names since the training"
+    return ""
+
+
+def _known(pictures: Prepared) -> Pictures:
+    return Pictures(
+        counts={split: pictures.counts(split) for split in (splits.TRAIN, splits.VALIDATION, splits.TEST)},
+        rejected=len(pictures.rejected),
+        identical=(sum(map(len, pictures.identical)), len(pictures.identical)),
+    )
+
+
+def _place(run_id: str, metric: str) -> Place | None:
+    """Where a cell stands among the cells of its sweep that are finished by now."""
+    sweep = trials.sweep_of(run_id)
+    if sweep is None:
+        return None
+    ranking = leaderboard.ranked([cell for cell in sweep.cells() if cell.trial], metric)
+    index = next((index for index, cell in enumerate(ranking) if cell.run_id == run_id), None)
+    if index is None:
+        raise UserError(f"run {run_id} is a cell that is not finished, or was deleted; name another")
+    # of the best cell, the next one tells by how little it won
+    others = ranking[1:2] if index == 0 else ranking[:1]
+    other = [(Cell(cell.values).name, cell.trial.scores[metric]) for cell in others]
+    return Place(
+        sweep_run_id=sweep.run_id,
+        study=sweep.study,
+        rank=index + 1,
+        cells=len(ranking),
+        metric=metric,
+        value=ranking[index].trial.scores[metric],
+        other=other[0] if other else None,
+    )
+
+
+def _test(run_id: str) -> tuple[str, metrics.Report] | None:
+    tested = trials.tested_in(run_id)
+    if tested is None:
+        return None
+    return tested, _report(report.read_predictions(runs.read(tested, "test/predictions.csv")))
+
+
+def _report(predictions: report.Predictions) -> metrics.Report:
+    return metrics.report(predictions.labels, predictions.probabilities, predictions.classes)
+
+
+def _mistakes(predictions: report.Predictions) -> list[Mistake]:
+    surest = metrics.surest_mistakes(predictions.labels, predictions.probabilities)[:MOST_MISTAKES]
+    answers = metrics.predicted_classes(predictions.probabilities)
+    return [
+        Mistake(
+            name=predictions.names[row],
+            label=predictions.classes[predictions.labels[row]],
+            predicted=predictions.classes[answers[row]],
+            probability=float(predictions.probabilities[row, answers[row]]),
+        )
+        for row in surest
+    ]

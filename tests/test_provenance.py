@@ -1,0 +1,153 @@
+"""What a card is told of runs that are there, by hand, in a store of their own; TensorFlow is not needed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+
+from pipeline import provenance, report
+from pipeline.data.prepared import Prepared
+from pipeline.errors import UserError
+from pipeline.tracking import trials
+
+CLASSES = ("cat", "dog")
+NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+LABELS = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.4, 0.6]], np.float32)
+PREDICTIONS = report.predictions(CLASSES, NAMES, LABELS, PROBABILITIES)
+PARAMS = {"sweep.metric": "accuracy", "data.source": "https://me:secret@host/pets.zip"}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> str:
+    """An experiment in an empty store, which is the one in use."""
+    folder = tmp_path_factory.mktemp("store")
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    yield MlflowClient().create_experiment("cards", artifact_location=str(folder / "artifacts"))
+    mlflow.set_tracking_uri(None)
+
+
+def record(experiment: str, tags: dict, files: dict[str, bytes], digest: str = "d", **metrics: float) -> str:
+    """A finished run with these artifacts; gives its id."""
+    trained = {"best_epoch": "2", "epochs": "3", "best_val_loss": "0.5"}
+    with mlflow.start_run(experiment_id=experiment, run_name=tags["step"], tags=trained | tags) as run:
+        mlflow.log_params(PARAMS)
+        mlflow.log_metrics({key.replace("_", "/", 1): value for key, value in metrics.items()})
+        mlflow.log_input(MetaDataset(CodeDatasetSource({}), name="pets", digest=digest))
+        for path, content in files.items():
+            place = Path(mlflow.get_artifact_uri().removeprefix("file://"), path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+    return run.info.run_id
+
+
+def training(experiment: str) -> str:
+    return record(experiment, {"step": "train"}, {"report/predictions.csv": PREDICTIONS}, report_accuracy=0.5)
+
+
+def prepared(tmp_path: Path, **changes) -> Prepared:
+    pictures = Prepared(
+        path=tmp_path,
+        classes=CLASSES,
+        image_size=8,
+        digest="whole digest",
+        images=np.arange(4, dtype=np.uint8).repeat(8 * 8 * 3).reshape(4, 8, 8, 3) * 60,
+        labels=LABELS,
+        names=NAMES,
+        splits=np.array(["validation"] * 4),
+        picture_digests=("1", "1", "2", "3"),
+        rejected=(),
+    )
+    return replace(pictures, **changes)
+
+
+def test_facts_of_a_training_by_itself(experiment, tmp_path):
+    run_id = training(experiment)
+    facts = provenance.facts(run_id, "whole digest", prepared(tmp_path))
+    assert (facts.run_id, facts.best_epoch, facts.epochs, facts.diverged) == (run_id, 2, 3, False)
+    assert facts.validation.confusion.tolist() == [[1, 1], [1, 1]]
+    assert [(m.name, m.label, m.predicted) for m in facts.mistakes] == [
+        ("c.jpg", "dog", "cat"), ("b.jpg", "cat", "dog"),
+    ]  # fmt: skip
+    assert [m.probability for m in facts.mistakes] == pytest.approx([0.8, 0.7])
+    assert facts.pictures.counts["validation"] == {"cat": 2, "dog": 2}
+    assert facts.pictures.identical == (2, 1)
+    assert (facts.place, facts.test, facts.missing) == (None, None, "")
+    assert facts.params["data.source"] == "https://me:***@host/pets.zip"
+
+
+def test_pictures_that_are_not_those_of_the_training_are_not_shown(experiment, tmp_path):
+    run_id = training(experiment)
+    for pictures, why in (
+        (UserError("no folder photos"), "no folder photos"),
+        (prepared(tmp_path, digest="another"), "have changed"),
+        (prepared(tmp_path, names=("a.jpg", "b.jpg", "c.jpg", "e.jpg")), "other names"),
+    ):
+        facts = provenance.facts(run_id, "whole digest", pictures)
+        assert facts.pictures is None and why in facts.missing
+        assert len(facts.mistakes) == 2
+
+
+def test_place_among_the_finished_cells(experiment, tmp_path):
+    sweep = record(experiment, {"step": "sweep", "study": "0123"}, {})
+    of = {"step": "cell", "study": "0123", "mlflow.parentRunId": sweep}
+    cells = {
+        accuracy: record(
+            experiment,
+            of | {"cell": f'{{"learning_rate": {accuracy}}}'},
+            {"report/predictions.csv": PREDICTIONS},
+            report_accuracy=accuracy,
+        )
+        for accuracy in (0.5, 0.75, 0.25)
+    }
+    MlflowClient().create_run(experiment, tags=of | {"cell": '{"learning_rate": 9}'})  # not finished
+    first, second = (
+        provenance.facts(cells[a], "whole digest", prepared(tmp_path)).place for a in (0.75, 0.5)
+    )
+    assert (first.sweep_run_id, first.study, first.metric) == (sweep, "0123", "accuracy")
+    assert (first.rank, first.cells, first.value, first.other) == (1, 3, 0.75, ("LR_0.5", 0.5))
+    assert (second.rank, second.cells, second.value, second.other) == (2, 3, 0.5, ("LR_0.75", 0.75))
+    MlflowClient().delete_run(cells[0.25])
+    with pytest.raises(UserError, match=f"run {cells[0.25]} is a cell that is not finished, or was deleted"):
+        provenance.facts(cells[0.25], "whole digest", prepared(tmp_path))
+    assert trials.tested_in(cells[0.75]) is None
+    MlflowClient().set_tag(sweep, "tested_run_id", cells[0.75])
+    assert trials.tested_in(cells[0.75]) == sweep
+    assert trials.tested_in(cells[0.5]) is None
+
+
+def test_test_scores_are_those_of_the_newest_evaluation_of_the_same_pictures(experiment, tmp_path):
+    run_id = training(experiment)
+    of = {"step": "evaluate", "evaluated_run_id": run_id}
+    right = report.predictions(CLASSES, NAMES, LABELS, np.eye(2)[LABELS])
+    record(experiment, of, {"test/predictions.csv": PREDICTIONS}, test_accuracy=0.5)
+    newest = record(experiment, of, {"test/predictions.csv": right}, test_accuracy=1.0)
+    record(experiment, of, {"validation/predictions.csv": PREDICTIONS}, validation_accuracy=0.5)
+    record(experiment, of, {"test/predictions.csv": PREDICTIONS}, digest="other", test_accuracy=0.5)
+    record(experiment, of | {"evaluated_run_id": "another"}, {}, test_accuracy=0.5)
+    tested, measured = provenance.facts(run_id, "whole digest", prepared(tmp_path)).test
+    assert tested == newest
+    assert measured.accuracy == 1
+
+
+def test_run_without_its_predictions_is_told(experiment, tmp_path):
+    run_id = record(experiment, {"step": "train"}, {})
+    with pytest.raises(UserError, match=f"run {run_id} has no artifact report/predictions.csv"):
+        provenance.facts(run_id, "whole digest", prepared(tmp_path))
+
+
+def test_sheet_shows_the_mistakes_pictures(experiment, tmp_path):
+    import io
+
+    from PIL import Image
+
+    pictures = prepared(tmp_path)
+    facts = provenance.facts(training(experiment), "whole digest", pictures)
+    with Image.open(io.BytesIO(provenance.sheet(facts.mistakes, pictures))) as sheet:
+        grey = sheet.convert("L")
+    assert [grey.getpixel((70 + 134 * n, 70)) for n in range(2)] == pytest.approx([120, 60], abs=3)
