@@ -20,7 +20,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from pipeline.errors import UserError
 from pipeline.grid import Range
-from pipeline.params import GRID, Params
+from pipeline.params import Params
+from pipeline.schema import GRID
 from pipeline.sections import assign, leaves, lookup
 
 DEFAULTS = Path("params.yaml")

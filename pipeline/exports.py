@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import UserError
-from pipeline.params import ExportFormat
+from pipeline.schema import ExportFormat
 
 TOLERANCE = 1e-4  # that a probability may differ by; rounding alone is below 1e-6
 TIE = 1e-6  # classes whose probabilities are as near as this may change places by rounding

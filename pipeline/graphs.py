@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from pipeline.params import TrainParams
+from pipeline.schema import TrainParams
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.examples import PREDICTION_BATCH, Batches, Examples, predict
 from pipeline.models import backbones
 from pipeline.networks import NETWORKS, NOT_OF_THE_GRAPH
-from pipeline.params import ModelParams, ScheduleParams, TrainParams
+from pipeline.schema import ModelParams, ScheduleParams, TrainParams
 
 # Every model is traced once, as it must be; TensorFlow takes many models for one that is traced too often.
 tf.get_logger().setLevel(logging.ERROR)

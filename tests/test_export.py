@@ -22,7 +22,7 @@ from pipeline.arguments import load
 from pipeline.data import sample
 from pipeline.errors import UserError
 from pipeline.models import simple_cnn
-from pipeline.params import ExportFormat
+from pipeline.schema import ExportFormat
 from pipeline.steps import export
 
 CLASSES = ("cat", "dog", "naïve “ox”")

@@ -7,11 +7,12 @@ import keras
 import pytest
 import yaml
 
-from pipeline import params
+from pipeline import params, schema
 from pipeline.arguments import help_text, load
 from pipeline.errors import UserError
 from pipeline.grid import Range
 from pipeline.sections import leaves
+from pipeline.sweep.cells import count
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = ROOT / "params.yaml"
@@ -150,7 +151,7 @@ def test_range_from_the_file_and_its_plain_form(tmp_path):
         "learning_rate": Range(low=0.0001, high=0.1, log=True),
         "schedule.start": Range(low=1, high=9, log=False),
     }
-    assert {key: value for key, value in drawn.flat().items() if key.startswith(params.GRID)} == {
+    assert {key: value for key, value in drawn.flat().items() if key.startswith(schema.GRID)} == {
         "sweep.grid.activation": ("relu", "tanh"),
         "sweep.grid.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
         "sweep.grid.schedule.start": {"low": 1, "high": 9, "log": False},
@@ -351,7 +352,7 @@ def test_every_key_stands_in_the_file_with_its_meaning():
     """The comments of params.yaml are the schema's descriptions, and no key is in only one of them."""
     lines = DEFAULTS.read_text().splitlines()
     for key, field in leaves(params.Params):
-        if key.startswith(params.GRID):
+        if key.startswith(schema.GRID):
             continue
         name = key.rsplit(".", 1)[-1]
         assert any(line.strip().startswith(f"{name}:") and field.description in line for line in lines), (
@@ -362,7 +363,7 @@ def test_every_key_stands_in_the_file_with_its_meaning():
 def test_help_has_every_key_with_default_meaning_and_range():
     text = help_text(yaml.safe_load(DEFAULTS.read_text()))
     for key, field in leaves(params.Params):
-        if not key.startswith(params.GRID):
+        if not key.startswith(schema.GRID):
             assert f"--{key} " in text
             assert field.description in text
     assert "--train.batch_size 32\n    pictures per step\n    allowed: whole number from 1\n" in text
@@ -370,8 +371,65 @@ def test_help_has_every_key_with_default_meaning_and_range():
 
 
 def test_names_are_keras_own():
-    for name in get_args(params.Activation):
+    for name in get_args(schema.Activation):
         assert callable(keras.activations.get(name))
-    for name in get_args(params.KernelInitializer):
+    for name in get_args(schema.KernelInitializer):
         initializer = keras.initializers.get({"class_name": name, "config": {"seed": 1}})
         assert isinstance(initializer, keras.initializers.Initializer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        ((), 64),
+        (("--model.name=vgg16_cam",), 224),
+        (("--model.name=small_resnet",), 96),
+        (("--model.name=vgg16_cam", "--data.image_size=32"), 32),
+    ],
+)
+def test_auto_is_the_size_that_the_network_prefers(arguments, size):
+    drawn = read(*arguments)
+    assert drawn.data.image_size == drawn.flat()["data.image_size"] == size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left_out", "cells"),
+    [
+        ((), [], 48),
+        (("--model.name=small_resnet",), [], 48),
+        (("--model.name=transfer",), ["activation", "kernel_initializer", "bias_initializer"], 2),
+        (("--model.name=transfer", "--sweep.grid.dropout=[0, 0.5]"), None, 4),
+        (("--model.name=vgg16_cam", "--sweep.grid.dropout=[0, 0.5]"), None, 2),
+        (('--sweep.grid={"name":["simple_cnn","small_resnet"],"activation":["relu","tanh"]}',), [], 4),
+    ],
+)
+def test_grid_keeps_the_keys_of_its_networks(arguments, left_out, cells):
+    own, strangers = read(*arguments).with_own_grid()
+    assert count(own.sweep.grid) == cells
+    assert left_out in (None, strangers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("--model.name=vgg16_cam", '--sweep.grid={"activation":["relu","tanh"]}'),
+            ["activation mean nothing to vgg16_cam", "allowed: any key under `train`", "fine_tune_layers"],
+        ),
+        (
+            ('--sweep.grid={"name":["simple_cnn","transfer"],"activation":["relu","tanh"]}',),
+            ["sweep.grid.activation means nothing to transfer", "sweep simple_cnn by itself"],
+        ),
+    ],
+)
+def test_grid_that_would_train_the_same_twice_is_refused(arguments, words):
+    with pytest.raises(ValueError) as error:
+        read(*arguments).with_own_grid()
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_epochs_count_fine_tuning_where_there_is_any():
+    tuned = ("--train.epochs=3", "--model.fine_tune_epochs=2")
+    assert read(*tuned).epochs == 3
+    assert read(*tuned, "--model.name=transfer").epochs == 5
+    assert read(*tuned, "--model.name=transfer", "--model.weights=none").epochs == 3

@@ -14,7 +14,7 @@ from pipeline import models, training
 from pipeline.arguments import load
 from pipeline.checkpoint import Checkpoint
 from pipeline.examples import Batches, Examples, predict
-from pipeline.params import ScheduleParams
+from pipeline.schema import ScheduleParams
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ Every network takes uint8 pictures and carries its own rescaling, so that what i
 import keras
 
 from pipeline.models import simple_cnn, small_resnet, transfer, vgg16_cam
-from pipeline.params import ModelParams
+from pipeline.schema import ModelParams
 
 BUILDERS = {
     "simple_cnn": simple_cnn.build,

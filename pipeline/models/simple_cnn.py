@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 from pipeline.models import activations
-from pipeline.params import ModelParams
+from pipeline.schema import ModelParams
 
 FILTERS = (32, 64, 128, 128)
 UNITS = 128

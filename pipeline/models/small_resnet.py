@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers
 
 from pipeline.models import activations
-from pipeline.params import ModelParams
+from pipeline.schema import ModelParams
 
 STAGES = ((16, 1), (32, 1), (64, 2), (128, 2), (256, 2))  # filters, blocks
 

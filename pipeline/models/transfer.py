@@ -3,7 +3,7 @@
 import keras
 
 from pipeline.models import backbones
-from pipeline.params import ModelParams
+from pipeline.schema import ModelParams
 
 
 def build(params: ModelParams, input_shape: tuple[int, int, int], num_classes: int, seed: int) -> keras.Model:

@@ -8,7 +8,7 @@ and one dense layer, whose weights of a class times the last features are the ma
 import keras
 
 from pipeline.models import backbones
-from pipeline.params import ModelParams
+from pipeline.schema import ModelParams
 
 LAST_CONVOLUTION = "block5_conv3"
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.params import Params, PredictParams
+from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
+from pipeline.schema import PredictParams
 from pipeline.steps import command
 
 

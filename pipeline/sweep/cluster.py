@@ -17,7 +17,7 @@ from distributed.system import MEMORY_LIMIT
 
 from pipeline import __file__ as package
 from pipeline.errors import UserError
-from pipeline.params import SweepParams
+from pipeline.schema import SweepParams
 from pipeline.sweep import worker
 from pipeline.sweep.executors import OnCluster
 

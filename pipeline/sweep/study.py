@@ -23,7 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import UserError
 from pipeline.grid import Range
-from pipeline.params import SweepParams, without_password
+from pipeline.params import without_password
+from pipeline.schema import SweepParams
 from pipeline.sweep.cells import Cell
 from pipeline.tracking.trials import CellRun
 

@@ -1,0 +1,289 @@
+"""The sections of params.yaml: each key with its type, its range and what it means."""
+
+from operator import attrgetter
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from pipeline.grid import Range, grid_section
+from pipeline.networks import NETWORKS
+from pipeline.sections import Float, Int, Section, Text, distinct, leaves
+
+# Keras's names, written out so that a wrong one is refused without the seven seconds of importing TensorFlow;
+# a test compares them with Keras itself.
+Activation = Literal[
+    "celu", "elu", "exponential", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu", "linear", "mish",
+    "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "swish", "tanh",
+]  # fmt: skip
+KernelInitializer = Literal[
+    "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "lecun_normal", "lecun_uniform",
+    "orthogonal", "random_normal", "random_uniform", "truncated_normal", "variance_scaling",
+]  # fmt: skip
+ExportFormat = Literal["keras", "saved_model", "onnx"]
+
+GRID = "sweep.grid."
+
+ModelUri = Annotated[str, Field(pattern="^(models|runs):/.", examples=["models:/ID"])]
+
+# a number above zero with its unit
+Memory = Annotated[
+    str,
+    Field(
+        pattern=r"^([1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*) ?(B|[kMGT]B|[KMGT]iB)$",
+        examples=["4GiB", "500MB"],
+    ),
+]
+
+
+class DataParams(Section):
+    """Which pictures, and how they are prepared."""
+
+    source: Text = Field(
+        description="`sample` (drawn, built in), `dogs-vs-cats` (download), a folder, a zip, or a zip's URL"
+    )
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
+        description="expected SHA-256 of the zip that a URL names; null: not checked"
+    )
+    image_size: Literal["auto"] | Annotated[Int, Field(ge=16, le=4096)] = Field(
+        description="side of the square that pictures are resized to, px; auto: what the network prefers"
+    )
+    validation: Float = Field(
+        gt=0, lt=1, description="fraction of all pictures that models are compared on; stratified by class"
+    )
+    test: Float = Field(ge=0, lt=1, description="fraction kept for the winner's report; 0: no test split")
+    limit: Annotated[Int, Field(ge=2)] | None = Field(
+        description="at most so many pictures, evenly over the classes, drawn by the seed; null: all"
+    )
+    max_rejected: Float = Field(
+        ge=0, le=1, description="stop where more than this fraction of the pictures cannot be read"
+    )
+    cache: Text = Field(description="folder of downloads and prepared pictures; relative to the project")
+
+    @model_validator(mode="after")
+    def _leaves_training_pictures(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation ({self.validation}) and test ({self.test}) leave no pictures to train on; "
+                "allowed: a sum below 1"
+            )
+        return self
+
+
+class ModelParams(Section):
+    """Which network, and how it is built; a network takes those keys that `networks.NETWORKS` lists."""
+
+    name: Literal[tuple(NETWORKS)] = Field(
+        description="the network; small_resnet: stronger, from scratch; transfer: on a network trained "
+        "before; vgg16_cam: VGG16 made for class activation maps"
+    )
+    activation: Activation = Field(
+        description="simple_cnn, small_resnet: of every hidden layer; leaky_relu has slope 0.3"
+    )
+    kernel_initializer: KernelInitializer = Field(
+        description="simple_cnn, small_resnet: of every hidden layer, by Keras's name"
+    )
+    bias_initializer: Float = Field(
+        description="simple_cnn, small_resnet: constant that every bias starts from"
+    )
+    dropout: Float = Field(
+        ge=0, lt=1, description="rate of the dropout before the last layer; vgg16_cam has none"
+    )
+    backbone: Text = Field(
+        description="transfer: a network of keras.applications by name, or a Keras file without head by path"
+    )
+    weights: Text = Field(
+        description="transfer, vgg16_cam: imagenet (or those in the Keras file), none, or the path of a file"
+    )
+    fine_tune_epochs: Int = Field(
+        ge=0,
+        description="transfer, vgg16_cam: epochs after train.epochs in which the backbone is trained as well",
+    )
+    fine_tune_layers: Int = Field(
+        ge=1, description="so many of the backbone's last layers; batch normalization stays frozen"
+    )
+    fine_tune_learning_rate: Float = Field(
+        gt=0, description="in these epochs, before the schedule, which starts anew"
+    )
+
+
+class ScheduleParams(Section):
+    """How the learning rate falls: constant, then by `factor` every `every` epochs."""
+
+    start: Int = Field(ge=1, description="epochs at the full learning rate")
+    every: Int = Field(
+        ge=1, description="after them the rate is multiplied by `factor` once every so many epochs"
+    )
+    factor: Float = Field(gt=0, le=1, description="1: a constant learning rate")
+
+
+class TrainParams(Section):
+    """How the network is trained."""
+
+    epochs: Int = Field(ge=1, description="passes over the training pictures")
+    batch_size: Int = Field(ge=1, description="pictures per step")
+    learning_rate: Float = Field(gt=0, description="of stochastic gradient descent, before the schedule")
+    momentum: Float = Field(ge=0, lt=1, description="of stochastic gradient descent")
+    schedule: ScheduleParams
+    weight_decay: Float = Field(
+        ge=0, description="each step, weights shrink by this fraction times the learning rate"
+    )
+    augment: Literal["auto"] | bool = Field(
+        description="random flips, shifts and zooms of the training pictures; auto: what the network prefers"
+    )
+    early_stopping: Annotated[Int, Field(ge=1)] | None = Field(
+        description="stop after so many epochs without a better validation accuracy; null: never"
+    )
+
+
+class EvaluateParams(Section):
+    """Which model is evaluated, and on what."""
+
+    run_id: Text | None = Field(description="the run whose model is evaluated; null: the newest finished one")
+    split: Literal["train", "validation", "test"] = Field(description="which pictures it is evaluated on")
+
+
+class GridParams(grid_section("Grid", ModelParams, TrainParams)):
+    """The lists and ranges that a sweep combines; a key is any key under `model` or `train`."""
+
+    def values(self) -> dict[str, tuple | Range]:
+        """What is set, by key (`learning_rate`, `schedule.start`), in the schema's order."""
+        values = {key: attrgetter(key)(self) for key, _ in leaves(type(self))}
+        return {key: value for key, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if not self.values():
+            raise ValueError(
+                "the grid has no key; allowed: any key under `model` or `train`, each with a list or a range"
+            )
+        return self
+
+
+class SweepParams(Section):
+    """Which cells are tried, by how many workers, and what ranks them."""
+
+    grid: GridParams
+    metric: Literal["accuracy", "precision", "recall", "f1"] = Field(
+        description="what ranks the cells, on the validation split, at each cell's best epoch"
+    )
+    workers: Literal["auto"] | Annotated[Int, Field(ge=1)] = Field(
+        description="networks trained at once, each in a process of its own; auto: by cores, memory and "
+        "GPUs; 1: in this process"
+    )
+    cluster: Text | None = Field(
+        description="address of a Dask scheduler (tcp://host:port) whose workers train; null: this machine"
+    )
+    workers_per_gpu: Int = Field(ge=1, description="where there are GPUs: workers that share one")
+    worker_memory: Memory | None = Field(
+        description="a worker of this machine that takes more memory is ended, as 4GiB; null: no limit"
+    )
+    retries: Int = Field(ge=0, description="how often a cell whose process died is tried again")
+    cell_timeout: Annotated[Float, Field(gt=0)] | None = Field(
+        description="seconds after which a cell is ended as failed; null: never"
+    )
+    sampler: Literal["grid", "random", "tpe"] = Field(
+        description="grid: every combination; random or tpe: n_trials draws"
+    )
+    n_trials: Annotated[Int, Field(ge=1)] | None = Field(
+        description="cells that random or tpe draw; null with grid"
+    )
+    pruner: Literal["none", "median", "hyperband"] = Field(
+        description="ends cells early whose validation metric falls behind; "
+        "none: every cell gets all its epochs"
+    )
+    time_budget: Annotated[Float, Field(gt=0)] | None = Field(
+        description="seconds after which no more cells are started; null: no limit"
+    )
+    storage: Text | None = Field(
+        description="database URL of the study (Optuna's); null: sweeps.db beside mlflow.db, or in data.cache"
+    )
+    fresh: bool = Field(description="true: start the study over; its old runs stay")
+    plan: bool = Field(description="true: print the cells and what is done, and stop")
+
+    @model_validator(mode="after")
+    def _fits_its_sampler(self) -> Self:
+        if self.sampler != "grid":
+            if self.n_trials is None:
+                raise ValueError(
+                    f"sweep.n_trials is null; the {self.sampler} sampler has to know how many cells to draw; "
+                    "allowed: whole number from 1"
+                )
+            return self
+        for key, value in self.grid.values().items():
+            if isinstance(value, Range):
+                raise ValueError(
+                    f"{GRID}{key} is a range; the grid sampler takes lists; "
+                    "set sweep.sampler to random or tpe, and sweep.n_trials"
+                )
+        if self.n_trials is not None:
+            raise ValueError(
+                f"sweep.n_trials is {self.n_trials}; the grid sampler trains every combination; "
+                "allowed: null, or sweep.sampler random or tpe"
+            )
+        return self
+
+
+class RegisterParams(Section):
+    """What becomes of the winner."""
+
+    name: Annotated[str, Field(pattern=r"^[^/:]+$")] = Field(
+        description="registered model that gets a new version"
+    )
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")] = Field(
+        description="alias that the best version carries"
+    )
+    run_id: Text | None = Field(
+        description="the sweep, or the run with a model, to register from; null: the newest finished sweep"
+    )
+
+
+class ExplainParams(Section):
+    """Which model is asked where it looks, and on what."""
+
+    run_id: Text | None = Field(
+        description="the run whose model is explained; null: the champion, or the newest where there is none"
+    )
+    source: Text | None = Field(
+        description="folder, zip or file of pictures; null: the surest validation mistakes"
+    )
+    layer: Text | None = Field(
+        description="layer whose features are weighed; null: the last that is not flat and does not pool"
+    )
+    class_name: Text | None = Field(
+        description="class that the heat speaks for; null: the predicted one of each picture"
+    )
+    count: Int = Field(ge=1, le=100, description="at most so many pictures are explained")
+    output: Text = Field(description="folder that the figures are written to; relative to the project")
+
+
+class PredictParams(Section):
+    """Which pictures are classified by which model, and where the answers go."""
+
+    source: Text | None = Field(
+        description="pictures to classify: a folder (any depth), a zip, a file, or files as a JSON list"
+    )
+    model: ModelUri | None = Field(
+        description="URI of the model, as models:/dogs-vs-cats@champion; null: what `register` names"
+    )
+    output: Text = Field(
+        description="folder of predictions.csv and contact_sheet.png, or the CSV's own name; "
+        "relative to the project"
+    )
+    contact_sheet: Int = Field(
+        ge=0, le=1000, description="pictures on the contact sheet, evenly from all; 0: no sheet"
+    )
+
+
+class ExportParams(Section):
+    """Which model is written for other programs, as what, and where."""
+
+    model: ModelUri | None = Field(
+        description="URI of the model, as models:/dogs-vs-cats@champion; null: what `register` names"
+    )
+    formats: Annotated[tuple[ExportFormat, ...], AfterValidator(distinct)] = Field(
+        description="what is written: model.keras, saved_model/, model.onnx"
+    )
+    pictures: Int = Field(ge=1, description="validation pictures that every format is compared on")
+    output: Text = Field(
+        description="folder of the export, which replaces an earlier one; relative to the project"
+    )
