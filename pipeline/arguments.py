@@ -199,7 +199,8 @@ def _explain(error: Mapping[str, Any], overrides: Mapping[str, Any], file: Path)
         return f"{key} ({origin}): missing; allowed: {allowed(fields[key])}"
     end = next((f" as {name}" for name in names[key.count(".") + 1 :] if name in Range.model_fields), "")
     if error["type"] == "value_error":
-        return f"{key} ({origin}): {error['ctx']['error']}{end}; allowed: {allowed(fields[key])}"
+        text = f"{key} ({origin}): {error['ctx']['error']}{end}"
+        return text if "allowed: " in text else f"{text}; allowed: {allowed(fields[key])}"
     values = str(error.get("ctx", {}).get("expected", "")).split("'")
     near = difflib.get_close_matches(str(error["input"]).lower(), values, n=1)
     advice = f"; did you mean {near[0]}?" if near else ""

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.networks import NETWORKS
+from pipeline.networks import NETWORKS, check_files
 from pipeline.schema import (
     GRID,
     DataParams,
@@ -77,6 +77,16 @@ class Params(Section):
         for key, value in values.items():
             assign(raw, key, value)
         return type(self).model_validate(raw)
+
+    def check_files(self) -> None:
+        """Check that the files which the model, or a cell of the grid, is built from are there.
+
+        Raises:
+            UserError: one is not.
+        """
+        for key in set(NETWORKS[self.model.name].parameters) & {"backbone", "weights"}:
+            for name in getattr(self.sweep.grid, key) or [getattr(self.model, key)]:
+                check_files({key: name})
 
     def with_own_grid(self) -> tuple[Self, list[str]]:
         """These parameters without the grid's keys that mean nothing to the networks swept, and those keys.

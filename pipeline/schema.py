@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.grid import Range, grid_section
-from pipeline.networks import NETWORKS
+from pipeline.networks import NETWORKS, known_backbone, known_weights
 from pipeline.sections import Float, Int, Section, Text, distinct, leaves
 
 # Keras's names, written out so that a wrong one is refused without the seven seconds of importing TensorFlow;
@@ -88,10 +88,10 @@ class ModelParams(Section):
     dropout: Float = Field(
         ge=0, lt=1, description="rate of the dropout before the last layer; vgg16_cam has none"
     )
-    backbone: Text = Field(
+    backbone: Annotated[Text, AfterValidator(known_backbone)] = Field(
         description="transfer: a network of keras.applications by name, or a Keras file without head by path"
     )
-    weights: Text = Field(
+    weights: Annotated[Text, AfterValidator(known_weights)] = Field(
         description="transfer, vgg16_cam: imagenet (or those in the Keras file), none, or the path of a file"
     )
     fine_tune_epochs: Int = Field(

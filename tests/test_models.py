@@ -12,7 +12,7 @@ from pipeline.arguments import load
 from pipeline.errors import UserError
 from pipeline.examples import Batches, Examples, predict
 from pipeline.models import backbones
-from pipeline.networks import NETWORKS
+from pipeline.networks import APPLICATIONS, NETWORKS
 
 ROOT = Path(__file__).parents[1]
 LITE = ROOT.parent / "shared/models/efficientnet_lite0.keras"
@@ -276,10 +276,16 @@ def told(*arguments: str, size: int = SIZE) -> str:
 
 def test_backbone_that_does_not_exist():
     text = told("--model.name=transfer", "--model.backbone=MobileNetV9")
-    assert all(word in text for word in ("'MobileNetV9'", "did you mean MobileNetV2?", "VGG16", ".keras"))
+    assert all(
+        word in text for word in ("model.backbone", "'MobileNetV9'", "did you mean MobileNetV2?", "VGG16")
+    )
     text = told("--model.name=transfer", "--model.backbone=no/such.keras")
     assert "model.backbone: there is no file" in text and text.endswith("no/such.keras")
-    assert "allowed: a file that ends in .keras" in told("--model.name=transfer", "--model.backbone=a/b.onnx")
+    assert "nor a Keras file (.keras)" in told("--model.name=transfer", "--model.backbone=a/b.onnx")
+
+
+def test_names_of_applications_are_those_of_keras():
+    assert set(APPLICATIONS) == set(backbones.applications())
 
 
 def test_file_that_is_no_keras_file(tmp_path):
@@ -311,7 +317,7 @@ def test_weights_of_another_model(transfer, tmp_path):
     text = told("--model.name=vgg16_cam", f"--model.weights={tmp_path}/other.weights.h5", size=32)
     assert "does not hold the weights of VGG16" in text
     assert "model.weights: there is no file" in told(*transfer, "--model.weights=no/such.weights.h5")
-    assert "allowed: a file that ends in .keras or .h5" in told(*transfer, "--model.weights=imagnet")
+    assert "allowed: imagenet, none, or a file" in told(*transfer, "--model.weights=imagnet")
 
 
 def test_picture_size_that_the_network_cannot_take(tmp_path):

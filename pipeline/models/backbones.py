@@ -4,7 +4,6 @@ What is built on one has a layer called `FEATURES`: what comes before it can be 
 computed once; what comes behind it is the head.
 """
 
-import difflib
 import inspect
 import os
 import re
@@ -18,13 +17,13 @@ import keras
 import numpy as np
 from keras import layers
 
+from pipeline import networks
 from pipeline.data import workplace
 from pipeline.errors import UserError
+from pipeline.networks import BACKBONE_FILES
 
 FEATURES = "features"
 BACKBONE = "backbone"
-_KERAS_FILE = ".keras"
-_WEIGHTS = (".keras", ".h5")
 
 
 def applications() -> dict[str, ModuleType]:
@@ -58,27 +57,19 @@ def build(
         The input, (batch, height, width, 3) uint8, and the features, (batch, rows, columns, channels).
 
     Raises:
-        UserError: there is no such backbone, or it cannot take such pictures; its weights are not there, do
-            not fit, or cannot be downloaded.
+        UserError: there is no such file, or the backbone cannot take such pictures; its weights do not fit,
+            or cannot be downloaded.
     """
-    if weights not in ("imagenet", "none"):
-        _check_file(weights, "model.weights", _WEIGHTS)
+    networks.check_files({"backbone": name, "weights": weights})
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(input_shape, dtype="uint8", name="images")
     x = layers.Rescaling(1.0, name="pixels")(inputs)  # as float
-    if name.endswith(_KERAS_FILE) or "/" in name:
+    if name.endswith(BACKBONE_FILES):
         backbone = _from_file(name, weights, input_shape)
     else:
-        modules = applications()
-        if name not in modules:
-            near = difflib.get_close_matches(name, modules, n=1, cutoff=0.4)
-            advice = f"did you mean {near[0]}? " if near else ""
-            raise UserError(
-                f"model.backbone: there is no network {name!r} in keras.applications; {advice}allowed: the "
-                f"path of a Keras file ({_KERAS_FILE}), or {', '.join(sorted(modules))}"
-            )
-        x = modules[name].preprocess_input(x)
-        backbone = _from_applications(name, getattr(modules[name], name), weights, input_shape)
+        module = applications()[name]
+        x = module.preprocess_input(x)
+        backbone = _from_applications(name, getattr(module, name), weights, input_shape)
     outputs = backbone.output if last is None else backbone.get_layer(last).output
     backbone = keras.Model(backbone.input, outputs, name=BACKBONE)
     backbone.trainable = weights == "none"
@@ -99,7 +90,6 @@ def _from_applications(
 
 
 def _from_file(name: str, weights: str, input_shape: tuple[int, int, int]) -> keras.Model:
-    _check_file(name, "model.backbone", (_KERAS_FILE,))
     with _told(f"model.backbone: {name} cannot be loaded as a Keras file (code inside is refused)"):
         backbone = keras.saving.load_model(name, compile=False, safe_mode=True)
     if not isinstance(backbone, keras.Model) or len(getattr(backbone.output, "shape", ())) != 4:
@@ -127,16 +117,9 @@ def _from_file(name: str, weights: str, input_shape: tuple[int, int, int]) -> ke
     return backbone
 
 
-def _check_file(path: str, key: str, suffixes: tuple[str, ...]) -> None:
-    if not path.endswith(suffixes):
-        raise UserError(f"{key}: got {path!r}; allowed: a file that ends in {' or '.join(suffixes)}")
-    if not Path(path).is_file():
-        raise UserError(f"{key}: there is no file {Path(path).absolute()}")
-
-
 def _load_weights(backbone: keras.Model, weights: str, name: str) -> None:
     with _told(f"model.weights: {weights} does not hold the weights of {name} without its head"):
-        if weights.endswith(_KERAS_FILE):
+        if weights.endswith(BACKBONE_FILES):
             backbone.set_weights(
                 keras.saving.load_model(weights, compile=False, safe_mode=True).get_weights()
             )

@@ -16,6 +16,7 @@ def run(params: Params) -> "Evaluation":
     """Run the three steps in one process, on pictures that are prepared once."""
     from pipeline.tracking import runs
 
+    params.check_files()
     with runs.run("main", params, {"step": "main"}):
         pictures = prepare.run(params)
         trained = train.run(params, pictures)

@@ -41,6 +41,8 @@ def run(params: Params) -> "Sequence[CellRun]":
     from pipeline.tracking import runs, trials
 
     params = _own_grid(params)
+    if params.sweep.cluster is None:  # its workers may have other files than this machine
+        params.check_files()
     pictures = prepared.prepare(params.data, params.seed)
     study = study_name(params, pictures.digest)
     if params.sweep.plan:

@@ -21,6 +21,7 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Trial":
     """Train one network and record it, on pictures that are prepared first where none are given."""
     from pipeline.data import prepared
 
+    params.check_files()
     pictures = pictures or prepared.prepare(params.data, params.seed)
     with importing_tensorflow():
         from pipeline import trial
