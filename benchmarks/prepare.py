@@ -24,9 +24,9 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from pipeline.data.decoding import cores
 from pipeline.data.prepared import prepare
 from pipeline.data.sources import Source, open_source
+from pipeline.machine import cores
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "dogs-vs-cats-8k.zip"
 SIZE = 64  # px

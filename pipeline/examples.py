@@ -1,11 +1,13 @@
 """Labelled pictures as training and prediction take them: views into the prepared arrays, in batches."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # Pictures a step where only predictions are wanted: larger than a training step, since no gradients are kept.
 PREDICTION_BATCH = 128
@@ -68,6 +70,27 @@ class Batches(keras.utils.PyDataset):
         return np.random.default_rng([self.seed, self.epoch]).permutation(self.examples.indices)
 
 
+def predictor(model: keras.Model) -> Callable[[Examples], np.ndarray]:
+    """What predicts many times with one model: `model.predict` would make a dataset anew each time.
+
+    Returns:
+        A function of examples: probabilities of each class, (k, num_classes) float32, in the order of
+        `examples.indices`.
+    """
+    given = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype)
+    answer = tf.function(
+        lambda images: model(images, training=False), input_signature=[given], autograph=False
+    )
+
+    def predict(examples: Examples) -> np.ndarray:
+        batches = Batches(examples, PREDICTION_BATCH, with_labels=False)
+        return np.concatenate(
+            [answer(images).numpy() for (images,) in map(batches.__getitem__, range(len(batches)))]
+        )
+
+    return predict
+
+
 def predict(model: keras.Model, examples: Examples) -> np.ndarray:
     """Probabilities of each class, (k, num_classes) float32, in the order of `examples.indices`."""
-    return model.predict(Batches(examples, PREDICTION_BATCH, with_labels=False), verbose=0)
+    return predictor(model)(examples)

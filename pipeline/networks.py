@@ -15,20 +15,24 @@ class Network:
         parameters: keys of the `model` section that it is built from; the others mean nothing to it.
         image_size: px; what `data.image_size=auto` stands for.
         augment: what `train.augment=auto` stands for.
+        bfloat16_on_cpu: whether shorter numbers make it faster on a processor. Keras computes the statistics
+            of batch normalization in float32, and TensorFlow has no fast depthwise convolutions of bfloat16:
+            for networks of these, turning numbers to and fro costs more than it saves.
     """
 
     parameters: tuple[str, ...]
     image_size: int
     augment: bool = False
+    bfloat16_on_cpu: bool = False
 
 
 _FROM_SCRATCH = ("activation", "kernel_initializer", "bias_initializer", "dropout")
 _FINE_TUNING = ("weights", "fine_tune_epochs", "fine_tune_layers", "fine_tune_learning_rate")
 NETWORKS = {
-    "simple_cnn": Network(_FROM_SCRATCH, image_size=64),
+    "simple_cnn": Network(_FROM_SCRATCH, image_size=64, bfloat16_on_cpu=True),
     "small_resnet": Network(_FROM_SCRATCH, image_size=96, augment=True),
     "transfer": Network(("backbone", *_FINE_TUNING, "dropout"), image_size=160),
-    "vgg16_cam": Network(_FINE_TUNING, image_size=224),
+    "vgg16_cam": Network(_FINE_TUNING, image_size=224, bfloat16_on_cpu=True),
 }
 # Keys of the `model` section that decide how a network starts or is trained, but not what it computes.
 NOT_OF_THE_GRAPH = ("kernel_initializer", "bias_initializer", "fine_tune_epochs", "fine_tune_learning_rate")

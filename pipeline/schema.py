@@ -127,8 +127,11 @@ class TrainParams(Section):
     weight_decay: Float = Field(
         ge=0, description="each step, weights shrink by this fraction times the learning rate"
     )
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        description="numbers that training computes with; auto: shorter ones where they are native and faster"
+    )
     augment: Literal["auto"] | bool = Field(
-        description="random flips, shifts and zooms of the training pictures; auto: what the network prefers"
+        description="random flips, shifts, zooms, turns and light in training; auto: what the network prefers"
     )
     early_stopping: Annotated[Int, Field(ge=1)] | None = Field(
         description="stop after so many epochs without a better validation accuracy; null: never"

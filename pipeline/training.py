@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from pipeline import features, graphs, metrics, models
 from pipeline.checkpoint import Checkpoint
-from pipeline.examples import PREDICTION_BATCH, Batches, Examples, predict
+from pipeline.examples import PREDICTION_BATCH, Batches, Examples
+from pipeline.machine import FLOAT32
 from pipeline.models import backbones
 from pipeline.networks import NETWORKS, NOT_OF_THE_GRAPH
 from pipeline.schema import ModelParams, ScheduleParams, TrainParams
@@ -62,7 +63,7 @@ def train(
 
     Args:
         model_params: the `model` section.
-        params: the `train` section.
+        params: the `train` section; a `precision` that is still `auto` is float32.
         training: what the weights are fitted to.
         validation: what every epoch is measured on, and the best one chosen by.
         num_classes: from two.
@@ -75,7 +76,10 @@ def train(
     Raises:
         UserError: the network cannot take pictures of this size, or its weights are not to be had.
     """
-    keras.utils.clear_session()  # numbers the layers from one again, so that every model's file is alike
+    # Not freeing memory: collecting garbage takes a third of a second, and Python does it in its own time.
+    keras.utils.clear_session(
+        free_memory=False
+    )  # numbers the layers from one again, so that every model's file is alike
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     image_size = training.images.shape[1]
@@ -91,7 +95,7 @@ def train(
         if number > 0 and checkpoint is None:
             epochs.keep_best_in(model)
         examples = [stage.examples(model, split) for split in (training, validation)]
-        traced = graphs.traced(network, (stage.name, *kind), params, augment and stage.sees_pictures, seed)
+        traced = graphs.traced(network, (stage.name, *kind), params, stage.precision, stage.augment, seed)
         epochs.begin(number, stage.learning_rate, traced, network, examples[1], checkpoint)
         checkpoint = None
         last = min(epochs.stage_start + stage.epochs, until or math.inf)
@@ -137,6 +141,8 @@ class _Stage:
         name: tells graphs of one network apart.
         network: makes the part of the whole network that is fitted, sharing its weights.
         sees_pictures: whether that part takes pictures, and not their features.
+        augment: whether it is fitted to changed pictures.
+        precision: that it is fitted in.
         learning_rate: before the schedule.
         epochs: at most.
     """
@@ -144,6 +150,8 @@ class _Stage:
     name: str
     network: Callable[[], keras.Model]
     sees_pictures: bool
+    augment: bool
+    precision: str
     learning_rate: float
     epochs: int
 
@@ -164,21 +172,26 @@ def _stages(
     model: keras.Model, model_params: ModelParams, params: TrainParams, augment: bool
 ) -> list[_Stage]:
     """The stages of a training: one, but for a network with a frozen backbone that is to be tuned."""
+    precision = FLOAT32 if params.precision == "auto" else params.precision
+    seeing = {"sees_pictures": True, "augment": augment, "precision": precision}
+    of_head = {"learning_rate": params.learning_rate, "epochs": params.epochs}
     if not backbones.is_frozen(model):
-        return [_Stage("whole", lambda: model, True, params.learning_rate, params.epochs)]
+        return [_Stage("whole", lambda: model, **seeing, **of_head)]
 
     def unfrozen() -> keras.Model:
         backbones.unfreeze(model, model_params.fine_tune_layers)
         return model
 
-    # Each epoch's pictures differ where they are augmented: there are no features to keep.
-    head = (
-        _Stage("frozen", lambda: model, True, params.learning_rate, params.epochs)
-        if augment
-        else _Stage("head", lambda: backbones.head(model), False, params.learning_rate, params.epochs)
-    )
+    head = _Stage("frozen", lambda: model, **seeing, **of_head)
+    if not augment:  # each epoch sees the same features; a head is too small to gain from shorter numbers
+        blind = {"sees_pictures": False, "augment": False, "precision": FLOAT32}
+        head = _Stage("head", lambda: backbones.head(model), **blind, **of_head)
     tuned = _Stage(
-        "tuned", unfrozen, True, model_params.fine_tune_learning_rate, model_params.fine_tune_epochs
+        "tuned",
+        unfrozen,
+        **seeing,
+        learning_rate=model_params.fine_tune_learning_rate,
+        epochs=model_params.fine_tune_epochs,
     )
     return [head, tuned] if tuned.epochs else [head]
 
@@ -229,7 +242,8 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         labels = self.validation.labels[self.validation.indices]
-        probabilities = predict(self.traced.network, self.validation)
+        self.traced.settle()
+        probabilities = self.traced.predict(self.validation)
         values = logs | {
             "val_loss": cross_entropy(labels, probabilities),
             "val_accuracy": float((metrics.predicted_classes(probabilities) == labels).mean()),

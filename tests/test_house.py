@@ -23,6 +23,7 @@ FLOORS = {
     "pipeline.examples": 1,
     "pipeline.features": 1,
     "pipeline.graphs": 1,
+    "pipeline.precision": 1,
     "pipeline.checkpoint": 1,
     "pipeline.metrics": 1,
     "pipeline.intervals": 1,

@@ -26,6 +26,7 @@ from pipeline.data.layout import Rejection
 from pipeline.data.pictures import UnreadablePicture, decode, pixel_digest, resize
 from pipeline.data.sources import Picture
 from pipeline.errors import UserError
+from pipeline.machine import cores
 
 _CHUNK = 32  # pictures per task
 _CHUNK_BYTES = 4 << 20  # and at most so many bytes of resized pixels, where pictures are large
@@ -131,11 +132,6 @@ def _gathered(
             decoded.kept.append(index)
             images.append(image)
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8), decoded
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _in_order(pictures: Sequence[Picture], size: int, file: int, start: int) -> Iterator[tuple[int, Decoded]]:

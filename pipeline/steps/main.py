@@ -17,6 +17,7 @@ def run(params: Params) -> "Evaluation":
     from pipeline.tracking import runs
 
     params.check_files()
+    params = train.in_precision(params)
     with runs.run("main", params, {"step": "main"}):
         pictures = prepare.run(params)
         trained = train.run(params, pictures)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
-from pipeline.steps import command
+from pipeline.steps import command, train
 
 if TYPE_CHECKING:
     from pipeline.data.prepared import Prepared
@@ -43,6 +43,7 @@ def run(params: Params) -> "Sequence[CellRun]":
     params = _own_grid(params)
     if params.sweep.cluster is None:  # its workers may have other files than this machine
         params.check_files()
+    params = train.in_precision(params)
     pictures = prepared.prepare(params.data, params.seed)
     study = study_name(params, pictures.digest)
     if params.sweep.plan:

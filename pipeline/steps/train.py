@@ -22,6 +22,7 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Trial":
     from pipeline.data import prepared
 
     params.check_files()
+    params = in_precision(params)
     pictures = pictures or prepared.prepare(params.data, params.seed)
     with importing_tensorflow():
         from pipeline import trial
@@ -42,6 +43,16 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Trial":
     if result.diverged:
         print("this training diverged: try a lower train.learning_rate")
     return result
+
+
+def in_precision(params: Params) -> Params:
+    """The parameters with the precision that is computed in; told, where it was left to the machine."""
+    from pipeline import precision
+
+    decided, because = precision.decided(params)
+    if decided is not params:
+        print(f"precision: {decided.train.precision} ({because})", flush=True)
+    return decided
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import re
-import subprocess
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from distributed.system import MEMORY_LIMIT
 
 from pipeline import __file__ as package
 from pipeline.errors import UserError
+from pipeline.machine import cores, gpus
 from pipeline.schema import SweepParams
 from pipeline.sweep import worker
 from pipeline.sweep.executors import OnCluster
@@ -30,25 +29,6 @@ PACKAGES = (
     "distributed", "keras", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pydantic",
     "pydantic-settings", "pyyaml", "scikit-learn", "sqlalchemy", "tensorflow",
 )  # fmt: skip
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def gpus() -> list[str]:
-    """This machine's GPUs that CUDA_VISIBLE_DEVICES leaves, as that variable names them.
-
-    Asked of the driver's tool, since importing TensorFlow would take seconds and hold the GPUs.
-    """
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return re.findall(r"^GPU (\d+):", listed.stdout, re.MULTILINE)
 
 
 def workers(sweep: SweepParams) -> int:

@@ -1,0 +1,63 @@
+"""What this machine has: cores, GPUs, and the shorter numbers that it computes natively."""
+
+import functools
+import os
+import re
+import subprocess
+from pathlib import Path
+
+FLOAT32, BFLOAT16, FLOAT16 = "float32", "mixed_bfloat16", "mixed_float16"
+_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}  # of /proc/cpuinfo
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """This machine's GPUs that CUDA_VISIBLE_DEVICES leaves, as that variable names them.
+
+    Asked of the driver's tool, since importing TensorFlow would take seconds and hold the GPUs.
+    """
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+    return re.findall(r"^GPU (\d+):", _ask("-L"), re.MULTILINE)
+
+
+@functools.cache
+def precision() -> tuple[str, str]:
+    """The shorter numbers that this machine computes natively, by Keras's name, and what computes them.
+
+    bfloat16 on NVIDIA's compute capability 8 and up, float16 on 7; without a GPU, bfloat16 on a processor
+    with AVX-512 BF16 or AMX; float32 elsewhere. Of several GPUs the oldest counts.
+    """
+    if gpus():
+        capabilities = [
+            float(line) for line in _ask("--query-gpu=compute_cap", "--format=csv,noheader").split()
+        ]
+        oldest = min(capabilities, default=0.0)
+        name = BFLOAT16 if oldest >= 8 else FLOAT16 if oldest >= 7 else FLOAT32
+        return name, f"a GPU of compute capability {oldest}"
+    found = bfloat16_flags()
+    return (
+        (BFLOAT16, f"a processor with {found[-1]}") if found else (FLOAT32, "what this machine is made for")
+    )
+
+
+def bfloat16_flags() -> list[str]:
+    """What this processor has of instructions for bfloat16, as Linux calls them."""
+    try:
+        told = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return []
+    return sorted(set(told[1].split()) & _CPU_FLAGS) if told else []
+
+
+def _ask(*arguments: str) -> str:
+    """What NVIDIA's tool prints; nothing where there is none."""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
