@@ -66,12 +66,17 @@ class _InFlight:
 
 _in_flight: dict[str, _InFlight] = {}
 _one_at_a_time = threading.Lock()
+_importing = threading.Lock()
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C and the end to the driver, whose process group a local worker is in; Dask calls this."""
+    """Leave Ctrl-C and the end to the driver, whose process group a local worker is in; Dask calls this.
+
+    What cells need is imported at once, while the driver is still busy with the store.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_import_all, args=[worker.state.nthreads], daemon=True).start()
 
 
 def order(token: str, what: str) -> None:
@@ -202,12 +207,19 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
         return {"state": state, "reason": reason}
 
 
-def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+def _import_all(threads: int | None) -> None:
+    """Import what trains, TensorFlow above all, once; a second thread waits until it is there."""
     from pipeline.quiet import importing_tensorflow
 
-    with importing_tensorflow():
-        _share_the_machine()
-        from pipeline import trial
+    with _importing, importing_tensorflow():
+        _share_the_machine(threads)
+        from pipeline import trial  # noqa: F401
+
+
+def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+    worker = _dask_worker()
+    _import_all(worker.state.nthreads if worker else None)
+    from pipeline import trial
     from pipeline.errors import Interrupted
     from pipeline.params import Params
     from pipeline.sweep import supply
@@ -285,15 +297,15 @@ def _connect(store: str) -> None:
     runs.use(store)
 
 
-def _share_the_machine() -> None:
+def _share_the_machine(threads: int | None) -> None:
     """Give TensorFlow the threads that are this worker's, and of a GPU no more memory than it needs."""
     if "tensorflow" in sys.modules:
         return
     import tensorflow as tf
 
-    if worker := _dask_worker():
-        tf.config.threading.set_intra_op_parallelism_threads(worker.state.nthreads)
-        tf.config.threading.set_inter_op_parallelism_threads(worker.state.nthreads)
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
 

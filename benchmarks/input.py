@@ -1,0 +1,68 @@
+"""Training from the memory map against training from an array in memory: `python -m benchmarks.input`.
+
+One network, traced before the clock, is trained on the same pictures from the memory map, from a copy in
+memory, and from the map with its pages dropped from the system's cache before each epoch, as where the set
+does not fit into memory. They take turns. Some 4 minutes on two cores; nothing is asserted.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.memory import SIZE, write_pictures
+from pipeline.quiet import importing_tensorflow
+
+
+def drop(path: Path) -> None:
+    """Let the system forget a file's pages that it has in its cache."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main() -> None:
+    """Parse the command line, measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=4_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with importing_tensorflow():
+        from pipeline import training
+    from pipeline.arguments import load
+    from pipeline.examples import Examples
+
+    params = load(["--train.epochs=1"])
+    count = options.pictures
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "images.npy")
+        write_pictures(path, count)
+        labels, indices = np.arange(count) % 2, np.arange(count)
+
+        def epoch(images: np.ndarray) -> float:
+            splits = [Examples(images, labels, rows) for rows in (indices[:-64], indices[-64:])]
+            start = time.perf_counter()
+            training.train(params.model, params.train, *splits, 2, params.seed)
+            return time.perf_counter() - start
+
+        mapped, copied = np.load(path, mmap_mode="r"), np.load(path)
+        epoch(copied)  # traces the network
+        taken = {"in memory": [], "memory map": [], "memory map, cold": []}
+        for _ in range(options.rounds):
+            taken["in memory"].append(epoch(copied))
+            taken["memory map"].append(epoch(mapped))
+            drop(path)
+            taken["memory map, cold"].append(epoch(np.load(path, mmap_mode="r")))
+    print(f"{count:,} pictures of {SIZE} px, one epoch\n{'':18}{'median s':>10}   rounds, s")
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    for name, values in taken.items():
+        print(f"{name:18}{medians[name]:10.2f}   {' '.join(f'{value:.2f}' for value in values)}")
+    for name in ("memory map", "memory map, cold"):
+        print(f"{name}: {medians['in memory'] / medians[name]:.3f} of the rate from memory")
+
+
+if __name__ == "__main__":
+    main()
