@@ -132,16 +132,17 @@ def _sweep(
     from pipeline.tracking import runs, trials
 
     planned = plan.of(params, sweep.cells())
-    asked = study.Study(
-        sweep.study,
-        params.sweep,
-        params.seed,
-        params.epochs,
-        params.sweep.storage or runs.study_database(Path(params.data.cache)),
-        planned.done,
-        trials.validation_accuracies,
-    )
     with _executor(params, planned, count) as (executor, versions):
+        # while workers import TensorFlow
+        asked = study.Study(
+            sweep.study,
+            params.sweep,
+            params.seed,
+            params.epochs,
+            params.sweep.storage or runs.study_database(Path(params.data.cache)),
+            planned.done,
+            trials.validation_accuracies,
+        )
         where = _where(params, sweep, pictures)
         driving = driver.Driver(params, sweep, planned, asked, executor, where, runs.store(), versions)
         stopped = None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import markdown
 from pipeline.params import Params, section_of
 from pipeline.sections import lookup
 from pipeline.sweep.cells import Cell, ordered
@@ -87,7 +88,7 @@ class Table:
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
             for row in [self._heads(), *rows]
         ]
-        if worst:
+        if len(best) + len(worst) < len(self._ranking):
             lines.insert(1 + len(best), "…")
         return "\n".join(line.rstrip() for line in lines)
 
@@ -116,5 +117,5 @@ class Table:
         ]
 
     def _markdown(self, ranking: Sequence[CellRun], first: int) -> str:
-        lines = [self._heads(), ["---"] * len(self._heads()), *self._rows(ranking, first)]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        rows = [[markdown.escape(cell, 120) for cell in row] for row in self._rows(ranking, first)]
+        return markdown.table(self._heads(), rows) + "\n"

@@ -26,11 +26,12 @@ from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
 SERVER_TIMEOUT = 10  # seconds that a tracking server has to answer its first request
-# Lines that a user cannot act on: the store's tables, and an environment without pip (uv makes none).
+# Lines that a user cannot act on: the store's tables, an environment without pip (uv makes none), examples.
 QUIET = {
     "alembic": logging.WARNING,
     "mlflow.store.db.utils": logging.CRITICAL,  # errors come as exceptions all the same
     "mlflow.utils.environment": logging.ERROR,
+    "mlflow.pyfunc": logging.WARNING,
 }
 # What MLflow calls a run where the user gave no name: `bold-owl-34`.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
