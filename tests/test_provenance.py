@@ -27,9 +27,11 @@ PARAMS = {"sweep.metric": "accuracy", "data.source": "https://me:secret@host/pet
 def experiment(tmp_path_factory) -> str:
     """An experiment in an empty store, which is the one in use."""
     folder = tmp_path_factory.mktemp("store")
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    yield MlflowClient().create_experiment("cards", artifact_location=str(folder / "artifacts"))
-    mlflow.set_tracking_uri(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_RUN_ID", raising=False)  # of the run that `mlflow run -e test` made elsewhere
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        yield MlflowClient().create_experiment("cards", artifact_location=str(folder / "artifacts"))
+        mlflow.set_tracking_uri(None)
 
 
 def record(experiment: str, tags: dict, files: dict[str, bytes], digest: str = "d", **metrics: float) -> str:
