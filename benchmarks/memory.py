@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,24 @@ def anonymous_megabytes() -> float:
     return int(line.split()[1]) / 1000
 
 
+@contextmanager
+def watched_memory() -> Iterator[Callable[[], float]]:
+    """Look at this process's anonymous memory ten times a second; yields what tells the highest, MB."""
+    seen, done = [anonymous_megabytes()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            seen[0] = max(seen[0], anonymous_megabytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield lambda: seen[0]
+    finally:
+        done.set()
+        watcher.join()
+
+
 def measure(path: Path) -> None:
     """Train one epoch on the pictures at `path`, and print the highest anonymous memory while it ran, MB."""
     from pipeline import training
@@ -46,26 +66,10 @@ def measure(path: Path) -> None:
     indices = np.arange(len(images))
     cut = int(0.8 * len(images))
     params = load(["--train.epochs=1"])
-    highest, done = 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.1):
-            highest = max(highest, anonymous_megabytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    training.train(
-        params.model,
-        params.train,
-        Examples(images, labels, indices[:cut]),
-        Examples(images, labels, indices[cut:]),
-        2,
-        params.seed,
-    )
-    done.set()
-    watcher.join()
-    print(f"{highest:.0f}")
+    parts = [Examples(images, labels, rows) for rows in (indices[:cut], indices[cut:])]
+    with watched_memory() as highest:
+        training.train(params.model, params.train, *parts, 2, params.seed)
+    print(f"{highest():.0f}")
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import prepare
-from benchmarks.memory import anonymous_megabytes
+from benchmarks.memory import watched_memory
 from pipeline.data.sources import list_pictures, open_source
 from pipeline.machine import cores
 from pipeline.quiet import importing_tensorflow
@@ -98,21 +97,11 @@ def measure(folder: Path) -> None:
     """Predict every picture of a folder, and print the highest anonymous memory meanwhile, MB."""
     from pipeline import prediction
 
-    highest, done = 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.1):
-            highest = max(highest, anonymous_megabytes())
-
     loaded = model()
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    pictures = list_pictures(str(folder), "folder")
-    prediction.write(folder.with_name("predictions.csv"), pictures, loaded, 24)
-    done.set()
-    watcher.join()
-    print(f"{highest:.0f}")
+    with watched_memory() as highest:
+        pictures = list_pictures(str(folder), "folder")
+        prediction.write(folder.with_name("predictions.csv"), pictures, loaded, 24)
+    print(f"{highest():.0f}")
 
 
 def memory(photos: Path, counts: list[int]) -> None:

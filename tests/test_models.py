@@ -306,6 +306,15 @@ def test_network_with_a_head_is_refused(tmp_path):
     assert "is not a network without a head" in text
 
 
+def test_network_of_two_inputs_is_refused(tmp_path):
+    pair = [keras.Input((None, None, 3)), keras.Input((None, None, 3))]
+    keras.Model([images, more], layers.Conv2D(2, 3)(layers.Add()([images, more]))).save(
+        tmp_path / "two.keras"
+    )
+    text = told("--model.name=transfer", f"--model.backbone={tmp_path}/two.keras")
+    assert "one input of pictures" in text
+
+
 def test_weights_of_another_model(transfer, tmp_path):
     other = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(5, 3)])
     other.save_weights(tmp_path / "other.weights.h5")

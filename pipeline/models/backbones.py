@@ -92,10 +92,11 @@ def _from_applications(
 def _from_file(name: str, weights: str, input_shape: tuple[int, int, int]) -> keras.Model:
     with _told(f"model.backbone: {name} cannot be loaded as a Keras file (code inside is refused)"):
         backbone = keras.saving.load_model(name, compile=False, safe_mode=True)
-    if not isinstance(backbone, keras.Model) or len(getattr(backbone.output, "shape", ())) != 4:
+    ends = (backbone.input, backbone.output) if isinstance(backbone, keras.Model) else (None, None)
+    if any(len(getattr(end, "shape", ())) != 4 for end in ends):
         raise UserError(
-            f"model.backbone: {name} is not a network without a head: its output has no height and width; "
-            "allowed: a model that ends in features, (batch, rows, columns, channels)"
+            f"model.backbone: {name} is not a network without a head: one input of pictures and one output "
+            "of features, (batch, rows, columns, channels), are allowed"
         )
     size = backbone.input.shape[1]
     if size not in (None, input_shape[0]):
