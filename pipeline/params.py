@@ -116,7 +116,7 @@ class Params(Section):
         }
         if not any(raw["sweep"]["grid"].values()):
             raise ValueError(
-                f"sweep.grid: {', '.join(strangers)} mean nothing to {', '.join(swept)}; allowed: any key "
+                f"sweep.grid: no key of {', '.join(strangers)} means anything to {', '.join(swept)}; allowed: any key "
                 f"under `train`, or {', '.join(sorted(set.intersection(*map(set, swept.values()))))}"
             )
         return type(self).model_validate(raw), strangers

@@ -308,9 +308,7 @@ def test_network_with_a_head_is_refused(tmp_path):
 
 def test_network_of_two_inputs_is_refused(tmp_path):
     pair = [keras.Input((None, None, 3)), keras.Input((None, None, 3))]
-    keras.Model([images, more], layers.Conv2D(2, 3)(layers.Add()([images, more]))).save(
-        tmp_path / "two.keras"
-    )
+    keras.Model(pair, layers.Conv2D(2, 3)(layers.Add()(pair))).save(tmp_path / "two.keras")
     text = told("--model.name=transfer", f"--model.backbone={tmp_path}/two.keras")
     assert "one input of pictures" in text
 

@@ -414,7 +414,11 @@ def test_grid_keeps_the_keys_of_its_networks(arguments, left_out, cells):
     [
         (
             ("--model.name=vgg16_cam", '--sweep.grid={"activation":["relu","tanh"]}'),
-            ["activation mean nothing to vgg16_cam", "allowed: any key under `train`", "fine_tune_layers"],
+            [
+                "no key of activation means anything to vgg16_cam",
+                "allowed: any key under `train`",
+                "fine_tune_layers",
+            ],
         ),
         (
             ('--sweep.grid={"name":["simple_cnn","transfer"],"activation":["relu","tanh"]}',),
