@@ -116,8 +116,8 @@ class Params(Section):
         }
         if not any(raw["sweep"]["grid"].values()):
             raise ValueError(
-                f"sweep.grid: no key of {', '.join(strangers)} means anything to {', '.join(swept)}; allowed: "
-                f"any key under `train`, or {', '.join(sorted(set.intersection(*map(set, swept.values()))))}"
+                f"sweep.grid: no key of {', '.join(strangers)} means anything to {', '.join(swept)}; "
+                f"allowed: any key under `train`, or {', '.join(sorted(set.intersection(*map(set, swept.values()))))}"
             )
         return type(self).model_validate(raw), strangers
 
