@@ -115,9 +115,10 @@ class Params(Section):
             key: values for key, values in raw["sweep"]["grid"].items() if key not in strangers
         }
         if not any(raw["sweep"]["grid"].values()):
+            common = sorted(set.intersection(*map(set, swept.values())))
             raise ValueError(
                 f"sweep.grid: no key of {', '.join(strangers)} means anything to {', '.join(swept)}; "
-                f"allowed: any key under `train`, or {', '.join(sorted(set.intersection(*map(set, swept.values()))))}"
+                f"allowed: any key under `train`, or {', '.join(common)}"
             )
         return type(self).model_validate(raw), strangers
 
