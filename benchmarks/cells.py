@@ -22,6 +22,8 @@ from pathlib import Path
 import psutil
 from matplotlib.figure import Figure
 
+from benchmarks.torture import is_worker
+
 ROOT = Path(__file__).parents[1]
 WARM_UP = 50  # cells that are left out: graphs are traced, caches filled
 INTERVAL = 2  # seconds between two looks at the memory
@@ -31,7 +33,7 @@ def memory(pid: int) -> tuple[float, float]:
     """The private memory of a process, and the largest of its workers', MB."""
     driver = psutil.Process(pid)
     children = driver.children(recursive=True)
-    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    workers = [child for child in children if is_worker(child.cmdline())]
     return _private(driver), max(map(_private, workers), default=0.0)
 
 

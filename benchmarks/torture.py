@@ -2,10 +2,10 @@
 
     python -m benchmarks.torture --kills 40 --seed 1
 
-48 small cells on two workers. Workers, the driver and its whole process group get SIGKILL, the driver also
-SIGTERM, SIGINT and SIGINT twice, at moments drawn from the seed. In the end there must be 48 finished cells,
-none twice, each metric once an epoch, one model a cell, and the same leaderboard.csv, run ids aside. Some 10
-minutes on two cores; `tests/test_torture.py` runs a short form.
+48 small cells on two workers. Workers, the process that they are forked from, the driver and its whole
+process group get SIGKILL, the driver also SIGTERM, SIGINT and SIGINT twice, at moments drawn from the seed.
+In the end there must be 48 finished cells, none twice, each metric once an epoch, one model a cell, and the
+same leaderboard.csv, run ids aside. Some 10 minutes on two cores; `tests/test_torture.py` runs a short form.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -132,7 +133,7 @@ def torture(sweep: Sweep, kills: int, seed: int, longest: float) -> Counter:
 def kill(process: subprocess.Popen, victim: str, rng: random.Random) -> bool:
     """Kill one of a sweep's processes, or all; returns whether there was one to kill."""
     if victim == "worker":
-        workers = [child for child in children(process.pid) if "spawn_main" in " ".join(command(child))]
+        workers = [child for child in children(process.pid) if is_worker(command(child))]
         if not workers:
             return False
         rng.choice(workers).kill()
@@ -149,6 +150,11 @@ def kill(process: subprocess.Popen, victim: str, rng: random.Random) -> bool:
         process.send_signal(signal.Signals[victim])
     process.wait(PATIENCE)
     return True
+
+
+def is_worker(command: Sequence[str]) -> bool:
+    """Whether a command line is of a worker's process, or of the one that workers are forked from."""
+    return any(name in " ".join(command) for name in ("spawn_main", "multiprocessing.forkserver"))
 
 
 def children(pid: int) -> list[psutil.Process]:

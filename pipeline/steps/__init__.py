@@ -16,11 +16,17 @@ from pipeline.params import Params
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
-def command(run: Callable[[Params], Any]) -> None:
-    """Run a step as a command: parsed parameters in, an exit status out, a sentence for a user's error."""
+def command(run: Callable[[Params], Any], begin: Callable[[Params], None] = lambda params: None) -> None:
+    """Run a step as a command: parsed parameters in, an exit status out, a sentence for a user's error.
+
+    Args:
+        run: the step.
+        begin: called before anything heavy is imported, with what can go on meanwhile.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in `quiet`: nothing a user can act on
     try:
         params = load()
+        begin(params)
         from pipeline.tracking import StoreError, runs
 
         try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 from pipeline.steps import command, train
+from pipeline.sweep import warm
 
 if TYPE_CHECKING:
     from pipeline.data.prepared import Prepared
@@ -278,7 +279,7 @@ def _test(
 
 def main() -> None:
     """Parse the command line and sweep."""
-    command(run)
+    command(run, warm.begin)
 
 
 if __name__ == "__main__":

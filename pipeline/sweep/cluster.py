@@ -17,7 +17,7 @@ from pipeline import __file__ as package
 from pipeline.errors import UserError
 from pipeline.machine import cores, gpus
 from pipeline.schema import SweepParams
-from pipeline.sweep import worker
+from pipeline.sweep import warm, worker
 from pipeline.sweep.executors import OnCluster
 
 MOST_PER_CORE = 4  # workers; more only wait for each other
@@ -73,6 +73,7 @@ def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
             "distributed.worker.memory.terminate": 1.0,
             # Workers use the threads that TensorFlow is told to.
             "distributed.nanny.pre-spawn-environ": {},
+            "distributed.worker.multiprocessing-method": warm.method(),
         }
     ):
         cluster = SpecCluster(

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.sweep import warm
+
 TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
 # What a driver says to a cell after an epoch. GO is waited for only where epochs are judged (pruning).
 GO, PRUNE, STOP = "go", "prune", "stop"
@@ -67,6 +69,7 @@ class _InFlight:
 _in_flight: dict[str, _InFlight] = {}
 _one_at_a_time = threading.Lock()
 _importing = threading.Lock()
+_shared = False  # whether TensorFlow has been told what of the machine it may use
 
 
 def dask_setup(worker: Any) -> None:
@@ -76,6 +79,7 @@ def dask_setup(worker: Any) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    warm.end_with_parent()
     threading.Thread(target=_import_all, args=[worker.state.nthreads], daemon=True).start()
 
 
@@ -299,8 +303,10 @@ def _connect(store: str) -> None:
 
 def _share_the_machine(threads: int | None) -> None:
     """Give TensorFlow the threads that are this worker's, and of a GPU no more memory than it needs."""
-    if "tensorflow" in sys.modules:
+    global _shared
+    if _shared or ("tensorflow" in sys.modules and not warm.is_forked()):
         return
+    _shared = True
     import tensorflow as tf
 
     if threads:

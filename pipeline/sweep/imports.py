@@ -1,0 +1,15 @@
+"""What the process that workers are forked from imports; importing this module does it.
+
+That process leaves Ctrl-C and the end to the driver, with which it ends.
+"""
+
+import signal
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of SIGINT, `multiprocessing` sees to it
+
+from pipeline.quiet import importing_tensorflow  # noqa: E402
+
+with importing_tensorflow():
+    import distributed  # noqa: F401
+
+    from pipeline import trial  # noqa: F401
