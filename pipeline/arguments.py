@@ -162,7 +162,7 @@ def _unknown(key: str, origin: str) -> str:
     nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
     if not nearest:
         nearest = [last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)]
-    advice = f"did you mean {nearest[0]}?" if nearest else "no key is like it."
+    advice = f"did you mean {nearest[0]}?" if nearest else "no key is like it;"
     return f"{key} ({origin}): unknown key; {advice} --help lists all keys"
 
 

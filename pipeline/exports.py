@@ -6,7 +6,6 @@ float32, whatever the size of the batch. ONNX is written by Keras's own exporter
 
 import errno
 import json
-import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline import quiet
 from pipeline.errors import UserError
 from pipeline.schema import ExportFormat
 
@@ -75,11 +75,10 @@ def _write_onnx(named: keras.Model, images: keras.InputSpec, classes: Sequence[s
     import onnx
     import tf2onnx
 
-    # it prints what it cannot translate, and goes on; the checker below tells the same once
-    logging.getLogger(tf2onnx.__name__).setLevel(logging.CRITICAL)
+    quiet.calm(tf2onnx.__name__)
     with warnings.catch_warnings():
         # of Keras's own patch for tf2onnx, which looks whether NumPy still has the name
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+        quiet.ignore(FutureWarning, "In the future `np.object`")
         named.export(path, format="onnx", input_signature=[images], verbose=False)
     model = onnx.load(path)
     for value in (*model.graph.input, *model.graph.output):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from pipeline.console import Bar
 from pipeline.data import workplace
 
 CHUNK = 512  # pictures whose features are one file: what is computed anew where a process was killed
@@ -50,7 +50,7 @@ def compute(
     size = 4 * len(rows) * extractor.output.shape[-1]
     with (
         workplace.disk_errors(folder, size, "features"),
-        tqdm(total=len(rows), desc="features", unit="picture", disable=None, leave=False) as progress,
+        Bar(total=len(rows), desc="features", disable=None, leave=False) as progress,
     ):
         own.mkdir(parents=True, exist_ok=True)
         files = [own / f"{number:05d}.npy" for number in range(len(chunks))]

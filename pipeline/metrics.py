@@ -4,10 +4,12 @@ scikit-learn's sums and definitions are used throughout. It is imported where it
 over a second and most commands end, or fail on a parameter, without it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from pipeline import scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Report:
         confusion: (num_classes, num_classes) int, rows true, columns predicted.
         per_class: `precision`, `recall`, `f1-score` (0 to 1) and `support` (pictures) of each class.
         text: scikit-learn's classification report, to four digits.
+        own: Of `pipeline.scores.OWN`, by name.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +45,7 @@ class Report:
     confusion: np.ndarray
     per_class: dict[str, dict[str, float]]
     text: str
+    own: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict:
         """Returns what scikit-learn's `classification_report(output_dict=True)` does, with `roc_auc` added.
@@ -77,7 +81,7 @@ class Report:
             "roc_auc",
         )
         values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None} | dict(self.own)
 
 
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Report:
@@ -119,6 +123,7 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
         text=classification_report(
             labels, predicted, **every, target_names=list(classes), digits=4, zero_division=0
         ),
+        own={name: float(score(labels, predicted, probabilities)) for name, score in scores.OWN.items()},
     )
 
 

@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class Network:
-    """A network that `model.name` can name.
+    """A network that `model.name` can name; a file of that name in `pipeline/models` builds it.
 
     Attributes:
         parameters: keys of the `model` section that it is built from; the others mean nothing to it.

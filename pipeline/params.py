@@ -6,7 +6,7 @@ line, and checks both against this schema before anything is created.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,9 @@ class Params(Section):
         ge=0,
         lt=2**32,
         description="draws the splits, the initial weights, the order of the batches and the dropout",
+    )
+    log: Literal["info", "debug"] = Field(
+        description="what is printed: info, or debug for everything that the libraries say as well"
     )
     data: DataParams
     model: ModelParams

@@ -34,9 +34,9 @@ def decided(params: Params) -> tuple[Params, str]:
         if not all(NETWORKS[name].bfloat16_on_cpu for name in swept):
             native, because = FLOAT32, f"{', '.join(swept)} gain nothing from bfloat16 on a processor"
         elif (taken := _taken()) > ENOUGH:
-            native, because = FLOAT32, f"bfloat16 takes {taken:.2f} of its time on this processor"
+            native, because = FLOAT32, f"bfloat16 takes {taken:.2f} times as long on this processor"
         else:
-            because = f"it takes {taken:.2f} of the time of float32 on this processor"
+            because = f"it takes {taken:.2f} times as long as float32 on this processor"
     return params.with_values({"train.precision": native}), because
 
 

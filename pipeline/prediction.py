@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from pipeline.console import Bar
 from pipeline.data import decoding
 from pipeline.data.sources import Picture
 from pipeline.tracking.models import Loaded
@@ -92,11 +92,11 @@ def _answers(
             progress.update(size)
 
 
-class _Progress(tqdm):
+class _Progress(Bar):
     """A bar on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self, total: int):
-        super().__init__(total=total, desc="predict", unit=" pictures", disable=None)
+        super().__init__(total=total, desc="predict", disable=None)
         self.all, self.so_far, self.told = total, 0, time.monotonic()
 
     def update(self, count: int) -> None:

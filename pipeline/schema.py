@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from pipeline import scores
 from pipeline.grid import Range, grid_section
 from pipeline.networks import NETWORKS, known_backbone, known_weights
 from pipeline.sections import Float, Int, Section, Text, distinct, leaves
@@ -22,6 +23,8 @@ KernelInitializer = Literal[
 ExportFormat = Literal["keras", "saved_model", "onnx"]
 
 GRID = "sweep.grid."
+# The samplers that draw `sweep.n_trials` cells: by Optuna's name for the class, which is given a seed.
+SAMPLERS = {"random": "RandomSampler", "tpe": "TPESampler"}
 
 ModelUri = Annotated[str, Field(pattern="^(models|runs):/.", examples=["models:/ID"])]
 
@@ -166,7 +169,7 @@ class SweepParams(Section):
     """Which cells are tried, by how many workers, and what ranks them."""
 
     grid: GridParams
-    metric: Literal["accuracy", "precision", "recall", "f1"] = Field(
+    metric: Literal["accuracy", "precision", "recall", "f1", *scores.OWN] = Field(
         description="what ranks the cells, on the validation split, at each cell's best epoch"
     )
     workers: Literal["auto"] | Annotated[Int, Field(ge=1)] = Field(
@@ -184,7 +187,7 @@ class SweepParams(Section):
     cell_timeout: Annotated[Float, Field(gt=0)] | None = Field(
         description="seconds after which a cell is ended as failed; null: never"
     )
-    sampler: Literal["grid", "random", "tpe"] = Field(
+    sampler: Literal["grid", *SAMPLERS] = Field(
         description="grid: every combination; random or tpe: n_trials draws"
     )
     n_trials: Annotated[Int, Field(ge=1)] | None = Field(
@@ -216,12 +219,12 @@ class SweepParams(Section):
             if isinstance(value, Range):
                 raise ValueError(
                     f"{GRID}{key} is a range; the grid sampler takes lists; "
-                    "set sweep.sampler to random or tpe, and sweep.n_trials"
+                    f"set sweep.sampler to {' or '.join(SAMPLERS)}, and sweep.n_trials"
                 )
         if self.n_trials is not None:
             raise ValueError(
                 f"sweep.n_trials is {self.n_trials}; the grid sampler trains every combination; "
-                "allowed: null, or sweep.sampler random or tpe"
+                f"allowed: null, or sweep.sampler {' or '.join(SAMPLERS)}"
             )
         return self
 

@@ -4,7 +4,6 @@ Results are the same to the last digit on one kind of processor with one version
 processor, or another number of threads, may round differently.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import features, graphs, metrics, models
+from pipeline import features, graphs, metrics, models, quiet
 from pipeline.checkpoint import Checkpoint
 from pipeline.examples import PREDICTION_BATCH, Batches, Examples
 from pipeline.machine import FLOAT32
@@ -21,8 +20,7 @@ from pipeline.models import backbones
 from pipeline.networks import NETWORKS, NOT_OF_THE_GRAPH
 from pipeline.schema import ModelParams, ScheduleParams, TrainParams
 
-# Every model is traced once, as it must be; TensorFlow takes many models for one that is traced too often.
-tf.get_logger().setLevel(logging.ERROR)
+quiet.calm("tensorflow")
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 

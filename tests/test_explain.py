@@ -58,9 +58,10 @@ def on_disk(folder: Path) -> dict[str, bytes]:
 def test_folder_of_pictures(trained, client, training):
     result = trained.run("explain", "--explain.source=photos", "--explain.output=figures/new")
     assert result.returncode == 0, result.stderr
-    assert "cannot be read, left out: cat/1b.png: truncated" in result.stdout
+    assert "left out, since it cannot be read: cat/1b.png: truncated" in result.stdout
     assert "notes.txt" not in result.stdout
-    assert "Grad-CAM of 3 pictures: figures/new/sheet.png" in result.stdout
+    sheet = trained.path / "figures/new/sheet.png"
+    assert f"3 pictures explained by Grad-CAM\nexplanations: {sheet}\n" in result.stdout
     files = on_disk(trained.path / "figures" / "new")
     assert set(files) == {"sheet.png", "picture_01.png", "picture_02.png", "picture_03.png"}
     run = newest_explanation(client)
@@ -129,7 +130,7 @@ def test_what_users_get_wrong(trained):
     photos = "--explain.source=photos"
     for arguments, words in {
         ("--explain.source=empty",): ("no pictures", str(trained.path / "empty")),
-        ("--explain.source=nowhere",): ("nowhere", "does not exist", "Allowed: a folder"),
+        ("--explain.source=nowhere",): ("nowhere", "does not exist", "allowed: a folder"),
         ("--explain.source=file",): ("none of the 1 pictures", "file"),
         ("--explain.source=broken",): ("none of the 1 pictures", "1.jpg", "not a picture"),
         (photos, "--explain.class_name=bird"): ("'bird'", "null, cat, dog"),

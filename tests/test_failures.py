@@ -51,7 +51,7 @@ def test_out_of_memory_in_one_cell(project):
     )  # fmt: skip
     result = project.run("sweep", *arguments)
     assert_user_error(
-        result, "cells failed: 1;", "batch_size_300", "its process died (was killed by signal 9", "2 times"
+        result, "1 cell failed;", "batch_size_300", "its process died (was killed by signal 9", "2 times"
     )
     assert "batch_size_300: its process died" in result.stdout + result.stderr
     assert "try 2 of 2" in result.stdout
@@ -76,7 +76,7 @@ def test_out_of_memory_in_one_cell(project):
 def test_cell_that_takes_too_long_is_ended(project):
     arguments = (*TINY[:2], '--sweep.grid={"epochs":[1,100000]}', "--sweep.workers=1")
     result = project.run("sweep", *arguments, "--sweep.cell_timeout=30")
-    assert_user_error(result, "cells failed: 1;", "epochs_100000: took longer than sweep.cell_timeout, 30 s")
+    assert_user_error(result, "1 cell failed;", "epochs_100000: took longer than sweep.cell_timeout, 30 s")
     runs = cell_runs(project)
     assert {name: run.info.status for name, run in runs.items()} == {
         "epochs_1": "FINISHED",
@@ -86,15 +86,15 @@ def test_cell_that_takes_too_long_is_ended(project):
 
 BUGGY = """
 import sys
-from pipeline import models
-build = models.BUILDERS["simple_cnn"]
+from pipeline.models import simple_cnn
+build = simple_cnn.build
 
 def buggy(params, *rest):
     if params.activation == "mish":
         raise ZeroDivisionError("a bug of this network")
     return build(params, *rest)
 
-models.BUILDERS["simple_cnn"] = buggy
+simple_cnn.build = buggy
 from pipeline.steps import sweep
 sweep.main()
 """
@@ -109,7 +109,7 @@ def test_error_that_would_repeat_is_not_tried_again(project):
         capture_output=True,
         text=True,
     )
-    assert_user_error(done, "cells failed: 1;", "AC_mish: ZeroDivisionError: a bug of this network")
+    assert_user_error(done, "1 cell failed;", "AC_mish: ZeroDivisionError: a bug of this network")
     assert "try 2" not in done.stdout + done.stderr
     failed = cell_runs(project)["AC_mish"]
     assert failed.info.status == "FAILED"

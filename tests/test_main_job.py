@@ -26,7 +26,7 @@ def swept(tmp_path_factory) -> Project:
     project = Project(tmp_path_factory.mktemp("swept"))
     # one worker: its digits are those of a training by itself, which has all cores too
     project.result = project.run("sweep", *SMALL, GRID, "--sweep.workers=1")
-    assert project.result.returncode == 0, project.result.stderr
+    assert (project.result.returncode, project.result.stderr) == (0, "")
     return project
 
 
@@ -173,7 +173,7 @@ for n, answer in zip(wanted, answers):
 
 def test_registered_champion_gives_the_same_probabilities_in_a_fresh_process(swept, client, parent, tmp_path):
     result = swept.run("register")
-    assert result.returncode == 0, result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
     version = client.get_model_version_by_alias("dogs-vs-cats", "champion")
     best = parent.data.tags["best_run_id"]
     assert version.run_id == best

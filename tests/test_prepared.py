@@ -228,8 +228,8 @@ def test_too_many_rejected(tmp_path):
         prepare(data, seed=1)
     listed = Path(data.cache) / "rejected.csv"
     assert str(raised.value) == (
-        "more pictures cannot be used than data.max_rejected=0.1 allows. 3 pictures left out, listed in "
-        f"{listed}: 1 empty file, 1 not a picture, 1 no label. Mend or remove them, or raise "
+        "more pictures cannot be used than data.max_rejected=0.1 allows: 3 pictures left out, listed in "
+        f"{listed}: 1 empty file, 1 not a picture, 1 no label; mend or remove them, or raise "
         "data.max_rejected"
     )
     assert [row[0] for row in rows(listed)] == ["name", "cat/3.png", "dog/7.png", "stray.png"]
@@ -354,9 +354,10 @@ def test_identical_pictures_stay_in_one_split_and_conflicts_are_told(tmp_path, c
     assert len(prepared.identical) == 6
     (conflict,) = prepared.conflicts
     assert [prepared.names[index] for index in conflict] == ["cat/9.png", "dog/stranger.png"]
-    told = capsys.readouterr().out
-    assert "12 pictures in 6 groups of identical ones, each kept in one split" in told
-    assert "2 identical pictures carry different labels: 'cat/9.png' (cat), 'dog/stranger.png' (dog)" in told
+    told = capsys.readouterr()
+    assert "12 pictures in 6 groups of identical ones, each kept in one split" in told.out
+    conflicts = "2 identical pictures carry different labels: 'cat/9.png' (cat), 'dog/stranger.png' (dog)"
+    assert set(told.err.splitlines()) == {f"warning: {conflicts}"}
 
 
 # Found again, or made again
@@ -426,9 +427,9 @@ def test_a_damaged_set_is_noticed_and_made_again(data, damage, capsys):
         open_prepared(folder)
     capsys.readouterr()
     assert prepare(data, seed=1).path == folder
-    told = [line for line in capsys.readouterr().out.splitlines() if "are damaged" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "are damaged" in line]
     assert len(told) == 1
-    assert told[0].startswith(f"the prepared pictures in {folder} are damaged (")
+    assert told[0].startswith(f"warning: the prepared pictures in {folder} are damaged (")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
     assert sets(data) == [folder]
 
@@ -546,13 +547,14 @@ def mount(tmp_path) -> Iterator:
 
 def test_a_disk_that_is_too_small_is_refused_before_decoding(data, mount):
     disk = mount("size=256k")
-    small = replace(data, cache=str(disk / "cache"), image_size=100)  # 20 * 100 * 100 * 3 = 0.6 MB
+    small = replace(data, cache=str(disk / "cache"), image_size=100)  # 20 * 100 * 100 * 3 = 600 kB
     with pytest.raises(UserError) as raised:
         prepare(small, seed=1)
-    assert f"the disk of {disk / 'cache'} is too full: prepared pictures need 0.7 MB, 0.3 MB are free" in str(
-        raised.value
+    assert (
+        f"the disk of {disk / 'cache'} is too full: prepared pictures need 660 kB, 262.1 kB are free"
+        in str(raised.value)
     )
-    assert "Free some space, lower data.limit or data.image_size, or set data.cache" in str(raised.value)
+    assert "free some space, lower data.limit or data.image_size, or set data.cache" in str(raised.value)
     assert sets(small) == []
 
 
@@ -566,7 +568,7 @@ def test_a_disk_that_fills_up_while_pictures_are_decoded(data, mount):
         (partial / "images.npy").open("x+b", buffering=0) as file,
     ):
         write_images(pictures, 100, file)
-    assert f"cannot write prepared pictures to {disk}: No space left on device; they need 0.6 MB" in str(
+    assert f"cannot write prepared pictures to {disk}: No space left on device; they need 600 kB" in str(
         raised.value
     )
     assert list(disk.iterdir()) == []

@@ -190,7 +190,7 @@ def test_splits_without_labels(make):
 def test_several_trees_side_by_side(make):
     text = refusal(make(named("2023/cat/1.jpg", "2023/dog/1.jpg", "2024/cat/1.jpg", "2024/dog/1.jpg")))
     assert "several trees of class folders: '2023', '2024'" in text
-    assert "Point data.source at one of them" in text
+    assert "point data.source at one of them" in text
 
 
 def test_names_without_labels(make):
@@ -211,7 +211,7 @@ def test_no_pictures(make):
     text = refusal(make(named("train.zip", "test1.zip", "sampleSubmission.csv", "notes.txt")))
     assert "has no pictures: found 4 other files ('notes.txt', 'sampleSubmission.csv', 'test1.zip'" in text
     assert ".jpg" in text
-    assert "Point data.source at" in text
+    assert "point data.source at" in text
 
 
 def test_nothing_at_all(make):
@@ -340,7 +340,7 @@ def test_a_truncated_zip(tmp_path, share):
     path.write_bytes(whole[: int(share * len(whole))])
     text = refusal(path)
     assert "truncated or damaged zip" in text
-    assert "Copy or download it again" in text
+    assert "copy or download it again" in text
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ class Entry:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"Waiting for another process that downloads {self.path.name}.")
+                say(f"waiting for another process that downloads {self.path.name}")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -112,9 +112,9 @@ class Entry:
 def mismatch(remote: Remote, size: int | None, sha256: str) -> str | None:
     """What tells a file of this size and hash from the one that `remote` means; None where nothing does."""
     if remote.size not in (None, size):
-        return f"it has {size} bytes instead of {remote.size}."
+        return f"it has {size:,} bytes instead of {remote.size:,}"
     if remote.sha256 is not None and remote.sha256.lower() != sha256:
-        return f"its SHA-256 is {sha256} instead of {remote.sha256}."
+        return f"its SHA-256 is {sha256} instead of {remote.sha256}"
     return None
 
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
+from pipeline.console import Bar
 from pipeline.data.layout import Rejection
 from pipeline.data.pictures import UnreadablePicture, decode, pixel_digest, resize
 from pipeline.data.sources import Picture
@@ -70,7 +70,7 @@ def write_images(pictures: Sequence[Picture], size: int, file: BinaryIO) -> Deco
     _write_header(file, len(pictures), size)
     start, row = file.tell(), 3 * size * size
     everything = Decoded([], [], [])
-    with tqdm(total=len(pictures), desc="prepare", unit=" pictures", mininterval=0.5, disable=None) as bar:
+    with Bar(total=len(pictures), desc="prepare", mininterval=0.5, disable=None) as bar:
         for first, decoded in _in_order(pictures, size, file.fileno(), start):
             if len(everything.kept) < first:
                 chunk = os.pread(file.fileno(), row * len(decoded.kept), start + row * first)

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
-from tqdm import tqdm
 
+from pipeline.console import Bar, file_size
 from pipeline.data.cached import Entry, Known, Remote, mismatch, say
 from pipeline.errors import UserError
 
@@ -95,10 +95,10 @@ def _download(remote: Remote, entry: Entry, pause: float, timeout: float) -> Non
         failures += 1
         if failures == _TRIES:
             raise UserError(
-                f"{_shown(remote.url)} could not be downloaded: {reason} ({_TRIES} tries). "
-                f"{_progress(entry)} Check the connection, then give the same command again."
+                f"{_shown(remote.url)} could not be downloaded: {reason} ({_TRIES} tries); "
+                f"{_progress(entry)}; check the connection, then run the same command again"
             )
-        say(f"{reason}; trying again.")
+        say(f"{reason}; trying again")
         time.sleep(pause * 2 ** (failures - 1))
 
 
@@ -117,7 +117,8 @@ def _transfer(remote: Remote, entry: Entry, timeout: float) -> None:
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         # What lies in the address itself (requests makes those ValueErrors) or loops does not pass.
         if isinstance(error, ValueError | requests.TooManyRedirects):
-            raise UserError(f"Cannot download {_shown(remote.url)}: {error} Check the address.") from error
+            reason = str(error).rstrip(".")
+            raise UserError(f"cannot download {_shown(remote.url)}: {reason}; check the address") from error
         raise _Interrupted(f"the transfer broke off ({_root(error)})") from error
 
 
@@ -147,8 +148,8 @@ def _begin(response: requests.Response, remote: Remote, entry: Entry, have: int)
         entry.drop()
         raise _Interrupted("the file on the server is another one than its part here, which was dropped")
     raise UserError(
-        f"{_shown(remote.url)}: the server answered {status} {response.reason}. Open the address in a "
-        "browser: if the file has moved or needs a login, download it there and name the local file instead."
+        f"{_shown(remote.url)}: the server answered {status} {response.reason}; open the address in a "
+        "browser: if the file has moved or needs a login, download it there and name the local file instead"
     )
 
 
@@ -166,12 +167,11 @@ def _continued(response: requests.Response, known: Known, have: int) -> Known | 
 
 def _receive(response: requests.Response, entry: Entry, size: int | None) -> None:
     have = entry.have()
-    bar = tqdm(
+    bar = Bar(
         desc=entry.path.name,
         total=size,
         initial=have,
         unit="B",
-        unit_scale=True,
         file=sys.stderr,
         mininterval=0.1 if sys.stderr.isatty() else 30.0,  # seconds; a log gets few lines
     )
@@ -181,7 +181,7 @@ def _receive(response: requests.Response, entry: Entry, size: int | None) -> Non
             part.write(chunk)
             bar.update(len(chunk))
     if size is not None and entry.have() < size:
-        raise _Interrupted(f"the server ended at byte {entry.have()} of {size}")
+        raise _Interrupted(f"the server ended at byte {entry.have():,} of {size:,}")
 
 
 def _accept(remote: Remote, entry: Entry, check: Callable[[Path], None] | None) -> None:
@@ -200,9 +200,9 @@ def _accept(remote: Remote, entry: Entry, check: Callable[[Path], None] | None) 
     if problem is not None:
         entry.drop()
         raise UserError(
-            f"What came from {_shown(remote.url)} is not the expected file, and was removed: {problem} "
-            "Give the same command again to download it anew; if that does not help, the file on the server "
-            "is damaged or has been replaced."
+            f"what came from {_shown(remote.url)} is not the expected file, and was removed: {problem}; "
+            "run the same command again to download it anew; if that does not help, the file on the server "
+            "is damaged or has been replaced"
         )
     entry.complete(replace(known, size=size, sha256=sha256))
 
@@ -211,8 +211,8 @@ def _agreed(remote: Remote, announced: int | None) -> int | None:
     """The size that the server announces or, where it does not, that we know; before any byte is taken."""
     if announced is not None and remote.size not in (None, announced):
         raise UserError(
-            f"{_shown(remote.url)}: the server announces {announced} bytes, not the expected "
-            f"{remote.size}: the file has been replaced. Get it elsewhere and name the local file instead."
+            f"{_shown(remote.url)}: the server announces {announced:,} bytes, not the expected "
+            f"{remote.size:,}: the file has been replaced; get it elsewhere and name the local file instead"
         )
     return remote.size if announced is None else announced
 
@@ -228,9 +228,9 @@ def _file_name(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:  # such as an unclosed bracket
-        raise UserError(f"{url} is no address ({error}). Give an http or https URL.") from error
+        raise UserError(f"{url} is no address ({error}); give an http or https URL") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"Cannot download {url}: give an http or https URL, such as https://host/file.zip.")
+        raise UserError(f"cannot download {url}: give an http or https URL, such as https://host/file.zip")
     name = re.sub(r"[^\w.-]+", "_", unquote(parts.path.rpartition("/")[2]))
     # The end of a long name is kept for its suffix; 50 characters fit every file system in any script.
     return f"{hashlib.sha256(url.encode()).hexdigest()[:10]}-{name[-50:] or 'download'}"
@@ -245,18 +245,19 @@ def _shown(url: str) -> str:
 def _progress(entry: Entry) -> str:
     known, have = entry.known(), entry.have()
     if not have:
-        return "Nothing has come yet."
-    came = f"{have} of {known.size or 'an unknown number of'} bytes have come"
+        return "nothing has come yet"
+    whole = file_size(known.size) if known.size else "an unknown size"
+    came = f"{file_size(have)} of {whole} have come"
     if known.validator is None:
-        return f"{came}, but this server offers no way to resume: the next try starts over."
-    return f"{came} and are kept in {entry.part}: the same command resumes there."
+        return f"{came}, but this server offers no way to resume: the next try starts over"
+    return f"{came} and are kept in {entry.part}: the same command resumes there"
 
 
 def _disk_problem(error: OSError, remote: Remote, entry: Entry) -> str:
     folder = entry.path.parent
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"No room in {folder} for {_shown(remote.url)}. {_progress(entry)} Make room first."
-    return f"Cannot keep {_shown(remote.url)} in {folder}: {error}. Mend that folder, or use another."
+        return f"no room in {folder} for {_shown(remote.url)}; {_progress(entry)}; make room first"
+    return f"cannot keep {_shown(remote.url)} in {folder}: {error}; mend that folder, or use another"
 
 
 def _root(error: BaseException) -> str:

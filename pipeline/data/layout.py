@@ -179,13 +179,13 @@ def _by_folder(where: str, tree: _Tree, base: str) -> dict[str, str]:
     if not inside:
         raise UserError(
             f"the pictures in {where} carry no labels: their names ({_some(tree.files[base])}) are not like "
-            f"cat.0.jpg, and they stand in no class folders. Allowed: {LAYOUTS}"
+            f"cat.0.jpg, and they stand in no class folders; allowed: {LAYOUTS}"
         )
     labels = {name: posixpath.basename(folder) for folder in inside for name in tree.files.get(folder, ())}
     if not labels:
         raise UserError(
-            f"{where} holds several trees of class folders: {_some(sorted(inside))}. Allowed: {LAYOUTS}. "
-            "Point data.source at one of them"
+            f"{where} holds several trees of class folders: {_some(sorted(inside))}; allowed: {LAYOUTS}; "
+            "point data.source at one of them"
         )
     return labels
 
@@ -195,7 +195,7 @@ def _check_classes(where: str, labels: dict[str, str], strays: int) -> None:
     if len(classes) < 2:
         raise UserError(
             f"{where} has only one class, {classes.pop()!r} ({len(labels):,} of {len(labels) + strays:,} "
-            f"pictures); at least two are needed. Allowed: {LAYOUTS}"
+            f"pictures); at least two are needed; allowed: {LAYOUTS}"
         )
 
 
@@ -214,8 +214,8 @@ def _unused(
 def _no_pictures(where: str, others: Collection[str]) -> str:
     found = f"{len(others):,} other files ({_some(sorted(others))})" if others else "nothing"
     return (
-        f"{where} has no pictures: found {found}. Pictures are told by their extension: "
-        f"{' '.join(sorted(PICTURE_EXTENSIONS))}. Allowed: {LAYOUTS}. Point data.source at a folder or zip "
+        f"{where} has no pictures: found {found}; pictures are told by their extension: "
+        f"{' '.join(sorted(PICTURE_EXTENSIONS))}; allowed: {LAYOUTS}; point data.source at a folder or zip "
         "like that"
     )
 
@@ -223,12 +223,12 @@ def _no_pictures(where: str, others: Collection[str]) -> str:
 def _split_already(where: str, inside: list[str], trees: list[str]) -> str:
     if not trees:
         return (
-            f"{where} has only folders named like splits ({_some(inside)}), without labels. "
-            f"Allowed: {LAYOUTS}. Name the folders after classes"
+            f"{where} has only folders named like splits ({_some(inside)}), without labels; "
+            f"allowed: {LAYOUTS}; name the folders after classes"
         )
     return (
         f"{where} has labelled pictures under {_some(trees)}; its folders are {_some(inside)}: it looks "
-        "split already. Splits are made here, by data.validation and data.test: point data.source at one of "
+        "split already; splits are made here, by data.validation and data.test: point data.source at one of "
         "the folders"
     )
 

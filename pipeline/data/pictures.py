@@ -6,6 +6,7 @@ error, and whatever a damaged or hostile file makes Pillow raise becomes Unreada
 
 import hashlib
 import io
+import os
 import re
 import struct
 import warnings
@@ -54,7 +55,8 @@ _UPRIGHT = {
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # Many photos carry odd EXIF data, of which only the orientation is used: a warning for each of them would
 # bury what matters.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+if os.environ.get("PIPELINE_LOG") != "debug":  # as in pipeline.quiet, which a served model does not have
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 class UnreadablePicture(Exception):

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.console import counted, warn
 from pipeline.data import splits, storage
 from pipeline.data.decoding import write_images
 from pipeline.data.layout import Rejection
@@ -66,6 +67,8 @@ def prepare(data: DataSection, seed: int) -> Prepared:
     if _too_many(prepared.rejected, source, len(drawn), data.max_rejected):
         raise UserError(_too_many_text(data.max_rejected, prepared.rejected, folder / "rejected.csv"))
     print(*_summary(prepared), sep="\n", flush=True)
+    for text in _conflicts(prepared):
+        warn(text)
     return prepared
 
 
@@ -97,7 +100,7 @@ def _make_alone(
             return open_prepared(folder)  # the process that held the lock may have made it
         except DamagedPrepared as error:
             if folder.exists():
-                print(f"the prepared pictures in {folder} are damaged ({error}): made again", flush=True)
+                warn(f"the prepared pictures in {folder} are damaged ({error}): made again")
         with appearing(folder) as partial:
             check_space(cache, needed)
             _make(partial, source, drawn, data, seed)
@@ -121,7 +124,7 @@ def _make(partial: Path, source: Source, drawn: Sequence[Picture], data: DataSec
             if not rejected:
                 raise
             storage.save_rejected(listed, rejected)
-            raise UserError(f"{error}. {_left_out(rejected, listed)}") from error
+            raise UserError(f"{error}; {_left_out(rejected, listed)}") from error
         storage.save(
             partial,
             names=[picture.name for picture in kept],
@@ -169,8 +172,8 @@ def _too_many(rejected: Sequence[Rejection], source: Source, drawn: int, most: f
 
 def _too_many_text(most: float, rejected: Sequence[Rejection], listed: Path) -> str:
     return (
-        f"more pictures cannot be used than data.max_rejected={most} allows. {_left_out(rejected, listed)}. "
-        "Mend or remove them, or raise data.max_rejected"
+        f"more pictures cannot be used than data.max_rejected={most} allows: {_left_out(rejected, listed)}; "
+        "mend or remove them, or raise data.max_rejected"
     )
 
 
@@ -185,26 +188,28 @@ def _summary(prepared: Prepared) -> list[str]:
     if prepared.rejected:
         lines.append(_left_out(prepared.rejected, prepared.path / "rejected.csv"))
     if prepared.identical:
-        groups, pictures = _counted(len(prepared.identical), "group"), sum(map(len, prepared.identical))
+        groups, pictures = counted(len(prepared.identical), "group"), sum(map(len, prepared.identical))
         lines.append(f"{pictures:,} pictures in {groups} of identical ones, each kept in one split")
+    return lines
+
+
+def _conflicts(prepared: Prepared) -> list[str]:
+    """What to warn of: identical pictures with different labels."""
+    lines = []
     for group in prepared.conflicts[:_SHOWN_CONFLICTS]:
         pictures = [
             f"{prepared.names[index]!r} ({prepared.classes[prepared.labels[index]]})" for index in group
         ]
         lines.append(f"{len(group):,} identical pictures carry different labels: {_few(pictures)}")
     if more := prepared.conflicts[_SHOWN_CONFLICTS:]:
-        lines.append(f"and {_counted(len(more), 'group')} more with different labels")
+        lines.append(f"and {counted(len(more), 'group')} more with different labels")
     return lines
 
 
 def _left_out(rejected: Sequence[Rejection], listed: Path) -> str:
     kinds = Counter(picture.reason.partition(":")[0] for picture in rejected)
     reasons = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return f"{_counted(len(rejected), 'picture')} left out, listed in {listed.absolute()}: {reasons}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{counted(len(rejected), 'picture')} left out, listed in {listed.absolute()}: {reasons}"
 
 
 def _few(texts: Sequence[str], most: int = 10) -> str:

@@ -82,7 +82,7 @@ def open_source(source: str, cache: Path, sha256: str | None = None) -> Source:
         return _from_zip(path)
     found = "is neither a folder nor a file" if path.exists() else "does not exist"
     raise UserError(
-        f"data.source: {_valid(str(path))} {found}. Allowed: 'sample', 'dogs-vs-cats', a folder, a zip, or "
+        f"data.source: {_valid(str(path))} {found}; allowed: 'sample', 'dogs-vs-cats', a folder, a zip, or "
         f"the http(s) URL of a zip, with {LAYOUTS}"
     )
 
@@ -109,7 +109,7 @@ def list_pictures(source: str, key: str) -> list[Picture]:
         raise UserError(str(error).replace("data.source", key)) from error
     if not readers:
         raise UserError(
-            f"{key}: {_valid(str(path))} has no pictures. They are told by their extension: "
+            f"{key}: {_valid(str(path))} has no pictures; they are told by their extension: "
             f"{' '.join(sorted(PICTURE_EXTENSIONS))}"
         )
     return [Picture(name, "", read) for name, read in sorted(readers.items())]
@@ -129,7 +129,7 @@ def _existing(source: str, key: str) -> Path:
     if not path.is_dir() and not path.is_file():
         found = "is neither a folder nor a file" if path.exists() else "does not exist"
         raise UserError(
-            f"{key}: {_valid(str(path))} {found}. Allowed: a folder, a zip, a picture, or a JSON list of such"
+            f"{key}: {_valid(str(path))} {found}; allowed: a folder, a zip, a picture, or a JSON list of such"
         )
     return path
 
@@ -159,7 +159,7 @@ def _sample() -> Source:
     ]
     program = [Path(module.__file__).read_text(encoding="utf-8") for module in (pen, sample)]
     return Source(
-        description="sample: pictures drawn by this program, not photos",
+        description="sample (pictures drawn by this program, not photos)",
         pictures=tuple(sorted(pictures, key=lambda picture: picture.name)),
         rejected=(),
         notes=(),

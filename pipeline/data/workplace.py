@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.console import file_size
 from pipeline.errors import UserError
 
 _PARTIAL = ".partial"
@@ -76,7 +77,7 @@ def disk_errors(folder: Path, needed: int, what: str = "prepared pictures") -> I
     except OSError as error:
         raise UserError(
             f"cannot write {what} to {folder.absolute()}: {error.strerror or error}; they need "
-            f"{_megabytes(needed)}, {_megabytes(_free(folder))} are free. {_NEXT_MOVE}"
+            f"{file_size(needed)}, {file_size(_free(folder))} are free; {_NEXT_MOVE}"
         ) from error
 
 
@@ -84,21 +85,17 @@ def check_space(folder: Path, needed: int) -> None:
     """Raises UserError where the disk of a folder has less than `needed` bytes free."""
     if (free := _free(folder)) < needed:
         raise UserError(
-            f"the disk of {folder.absolute()} is too full: prepared pictures need {_megabytes(needed)}, "
-            f"{_megabytes(free)} are free. {_NEXT_MOVE}"
+            f"the disk of {folder.absolute()} is too full: prepared pictures need {file_size(needed)}, "
+            f"{file_size(free)} are free; {_NEXT_MOVE}"
         )
 
 
-_NEXT_MOVE = "Free some space, lower data.limit or data.image_size, or set data.cache to a folder elsewhere"
+_NEXT_MOVE = "free some space, lower data.limit or data.image_size, or set data.cache to a folder elsewhere"
 
 
 def _free(folder: Path) -> int:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     return shutil.disk_usage(existing).free
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -109,10 +109,10 @@ def _open(path: Path) -> zipfile.ZipFile:
         if starts_as_zip:
             raise UserError(
                 f"{path} is a truncated or damaged zip: it starts as one, but the directory at its end is "
-                f"missing or unreadable ({error}). Copy or download it again"
+                f"missing or unreadable ({error}); copy or download it again"
             ) from error
         raise UserError(
-            f"{path} is no zip ({path.stat().st_size:,} bytes, {error}). data.source takes a folder, a zip, "
+            f"{path} is no zip ({path.stat().st_size:,} bytes, {error}); data.source takes a folder, a zip, "
             "or the URL of a zip: unpack other archives first"
         ) from error
 
@@ -121,7 +121,7 @@ def _check_name(path: Path, name: str) -> None:
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or re.match(r"[A-Za-z]:[\\/]", name) or ".." in parts:
         raise UserError(
-            f"{path} holds a name that leads outside its folder, {name!r}: such a zip is refused whole. Make "
+            f"{path} holds a name that leads outside its folder, {name!r}: such a zip is refused whole; make "
             "it again with relative names"
         )
 

@@ -1,19 +1,14 @@
 """Networks: the `model` section of the parameters in, an uncompiled `keras.Model` out.
 
+Each has a file here, named as `model.name` and `pipeline.networks.NETWORKS` name it, with a function `build`.
 Every network takes uint8 pictures and carries its own rescaling, so that what is saved can be given pictures.
 """
 
+from importlib import import_module
+
 import keras
 
-from pipeline.models import simple_cnn, small_resnet, transfer, vgg16_cam
 from pipeline.schema import ModelParams
-
-BUILDERS = {
-    "simple_cnn": simple_cnn.build,
-    "small_resnet": small_resnet.build,
-    "transfer": transfer.build,
-    "vgg16_cam": vgg16_cam.build,
-}
 
 
 def build(params: ModelParams, image_size: int, num_classes: int, seed: int) -> keras.Model:
@@ -32,4 +27,5 @@ def build(params: ModelParams, image_size: int, num_classes: int, seed: int) -> 
     Raises:
         UserError: the network cannot take pictures of this size, or its weights are not to be had.
     """
-    return BUILDERS[params.name](params, (image_size, image_size, 3), num_classes, seed)
+    network = import_module(f"{__name__}.{params.name}")
+    return network.build(params, (image_size, image_size, 3), num_classes, seed)

@@ -162,7 +162,7 @@ def _downloading(name: str) -> Iterator[None]:
             ) from error
         file = url[0].rsplit("/", 1)[-1]
         raise UserError(
-            f"model.weights: the ImageNet weights of {name} cannot be downloaded: {url[0]}. Download it "
+            f"model.weights: the ImageNet weights of {name} cannot be downloaded: {url[0]}; download it "
             f"elsewhere, put it at {folder / file}, and run the same command; or set model.weights to the "
             "path of a file, or to none"
         ) from error

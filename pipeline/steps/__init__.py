@@ -6,10 +6,13 @@ key answer at once.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+from pipeline import quiet
 from pipeline.arguments import load
+from pipeline.console import RED, styled
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
@@ -23,9 +26,9 @@ def command(run: Callable[[Params], Any], begin: Callable[[Params], None] = lamb
         run: the step.
         begin: called before anything heavy is imported, with what can go on meanwhile.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in `quiet`: nothing a user can act on
     try:
         params = load()
+        quiet.choose(params.log)
         begin(params)
         from pipeline.tracking import StoreError, runs
 
@@ -38,9 +41,20 @@ def command(run: Callable[[Params], Any], begin: Callable[[Params], None] = lamb
                 "again"
             ) from error
     except UserError as error:
-        sys.exit(f"error: {error}")
+        if quiet.debugging():
+            _print_causes(error)
+        sys.exit(f"{styled('error:', RED, sys.stderr)} {error}")
     except (Interrupted, KeyboardInterrupt) as error:
         print(str(error) or "stopped", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # not waiting for a thread that still trains
+
+
+def _print_causes(error: BaseException) -> None:
+    """Print an error's traceback with all that led to it, also where it was raised `from None`."""
+    inner: BaseException | None = error
+    while inner is not None:
+        inner.__suppress_context__ = False
+        inner = inner.__context__
+    traceback.print_exception(error)

@@ -9,6 +9,7 @@ report's files and a CSV of every prediction under `SPLIT/`.
 
 from typing import TYPE_CHECKING
 
+from pipeline.console import warn
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
@@ -26,6 +27,7 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
 
     run_id = params.evaluate.run_id or _newest()
     runs.get(run_id)  # before the seconds that TensorFlow takes
+    print(f"evaluating the model of run {run_id}", flush=True)
     with importing_tensorflow():
         from pipeline import evaluation
         from pipeline.tracking import models
@@ -35,14 +37,14 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     pictures = pictures or prepared.prepare(trained.data, trained.seed)
     model = models.load(uri)
     if model.data_digest != pictures.digest:
-        print("the pictures have changed since the training: some of this split may have been trained on")
+        warn("the pictures have changed since the training: some of these may have been trained on")
     with runs.run("evaluate", params, {"step": "evaluate", "evaluated_run_id": run_id}):
         runs.log_dataset(pictures, trained.data.source)
         result = evaluation.evaluate(model, pictures, split)
         evaluation.record(result, pictures, split, f"{split} split")
     print(result.report.text)
     auc = "" if result.report.roc_auc is None else f", ROC AUC {result.report.roc_auc:.4f}"
-    print(f"{split}: accuracy {result.report.accuracy:.4f}, F1 {result.report.f1:.4f}{auc}")
+    print(f"{split} split: accuracy {result.report.accuracy:.4f}, F1 {result.report.f1:.4f}{auc}")
     return result
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.console import counted, warn
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
@@ -62,8 +63,9 @@ def run(params: Params) -> "Explanation":
         _write(files, Path(asked.output))
         runs.log_files(files, "explanations")
     for picture in rejected:
-        print(f"cannot be read, left out: {picture.name}: {picture.reason}")
-    print(f"{explanation.method} of {len(pictures.names)} pictures: {Path(asked.output, 'sheet.png')}")
+        print(f"left out, since it cannot be read: {picture.name}: {picture.reason}")
+    print(f"{counted(len(pictures.names), 'picture')} explained by {explanation.method}")
+    print(f"explanations: {Path(asked.output, 'sheet.png').absolute()}")
     return explanation
 
 
@@ -109,11 +111,11 @@ def _read(
             break
     if not images:
         raise UserError(
-            f"explain.source: none of the {len(listed)} pictures in {source} can be read; the first, "
+            f"explain.source: none of the {len(listed):,} pictures in {source} can be read; the first, "
             f"{rejected[0].name}: {rejected[0].reason}"
         )
     if len(images) + len(rejected) < len(listed):
-        print(f"the first {len(images)} of {len(listed)} pictures; explain.count takes more")
+        print(f"the first {len(images)} of {len(listed):,} pictures; explain.count takes more")
     labels = [_label(name, model.classes) for name in images]
     return _Pictures(list(images), np.stack(list(images.values())), labels), rejected
 
@@ -136,17 +138,20 @@ def _mistaken(params: Params, run_id: str, model: "Loaded") -> _Pictures:
     trained = runs.params_of(run_id, params)
     pictures = prepared.prepare(trained.data, trained.seed)
     if model.data_digest != pictures.digest:
-        print("the pictures have changed since the training: some of these may have been trained on")
+        warn("the pictures have changed since the training: some of these may have been trained on")
     result = evaluation.evaluate(model, pictures, splits.VALIDATION)
     wrong = surest_mistakes(result.labels, result.probabilities)
     if not len(wrong):
         raise UserError(
-            f"the model makes no mistake on the {len(result.labels)} validation pictures; name others with "
+            f"the model makes no mistake on the {len(result.labels):,} validation pictures; name others with "
             "explain.source"
         )
     surest = wrong[: params.explain.count]
     rows = pictures.indices(splits.VALIDATION)[surest]
-    print(f"{len(wrong)} mistakes on {len(result.labels)} validation pictures, the surest {len(rows)} shown")
+    print(
+        f"{counted(len(wrong), 'mistake')} on {len(result.labels):,} validation pictures, the surest "
+        f"{len(rows)} shown"
+    )
     labels = [pictures.classes[label] for label in result.labels[surest]]
     return _Pictures([pictures.names[row] for row in rows], np.asarray(pictures.images[rows]), labels)
 

@@ -12,6 +12,7 @@ validation pictures; the reason is printed, and tagged on the version.
 
 from typing import TYPE_CHECKING
 
+from pipeline.console import warn
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
@@ -75,7 +76,7 @@ def _pictures(run_id: str, params: Params) -> "Prepared | UserError":
         trained = runs.params_of(run_id, params)
         return prepared.prepare(trained.data, trained.seed)
     except UserError as error:
-        print(f"the model card cannot show any pictures: {error}")
+        warn(f"the model card cannot show any pictures: {error}")
         return error
 
 

@@ -13,11 +13,13 @@ minutes on two cores.
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.console import BOLD, counted, styled
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 from pipeline.steps import command, train
@@ -58,9 +60,8 @@ def run(params: Params) -> "Sequence[CellRun]":
         ranking, failed = _sweep(params, sweep, pictures, count)
         if failed:
             lines = [f"  {name}: {reason}" for name, reason in failed.items()]
-            raise UserError(
-                "\n".join([f"cells failed: {len(failed)}; the same command tries just these again:", *lines])
-            )
+            what = f"{counted(len(failed), 'cell')} failed; the same command tries just these again:"
+            raise UserError("\n".join([what, *lines]))
     print("compare the cells with `mlflow ui`; register the best with `mlflow run . -e register`")
     return ranking
 
@@ -110,10 +111,12 @@ def _opened(params: Params, study: str) -> "Iterator[tuple[Sweep, bool]]":
     Yields:
         The run, and whether it is new.
     """
+    from pipeline.sweep import plan
     from pipeline.tracking import runs, trials
 
     sweep = None if params.sweep.fresh else trials.newest_sweep(study)
     if sweep:
+        plan.of(params, sweep.cells())  # where it cannot be gone on with, its run stays as it is
         with runs.started_by_mlflow("sweep", params, {"step": "resume", "resumes": sweep.run_id}):
             print(f"study {sweep.study} is there: going on with it in run {sweep.run_id}", flush=True)
             with runs.reopened(sweep.run_id):
@@ -170,7 +173,7 @@ def _sweep(
             if not stopped:
                 _test(ranking[0], params, sweep, executor, where)
         if stopped:
-            print(f"{len(planned.done)} of {planned.total} cells are done")
+            print(f"{len(planned.done):,} of {counted(planned.total, 'cell')} are done")
             raise stopped
     return ranking, failed
 
@@ -238,8 +241,8 @@ def _print_plan(params: Params, planned: "Plan") -> None:
         print(f"{name}: {state(key)}")
     drawn = planned.total - len(named)
     if drawn:
-        print(f"and {drawn} that {params.sweep.sampler} will draw")
-    print(f"{planned.total} cells, {len(planned.done)} done, {planned.total - len(planned.done)} to train")
+        print(f"and {drawn:,} that {params.sweep.sampler} will draw")
+    print(planned.summary())
 
 
 def _record(ranking: "Sequence[CellRun]", params: Params, sweep: "Sweep") -> None:
@@ -274,7 +277,7 @@ def _test(
             )
             runs.set_tags({"tested_run_id": winner.run_id})
         scores += f", test accuracy {measured['accuracy']:.4f}, test F1 {measured['f1']:.4f}"
-    print(f"best: {name} ({scores}), run {winner.run_id}")
+    print(styled(f"best: {name} ({scores}), run {winner.run_id}", BOLD, sys.stdout))
 
 
 def main() -> None:

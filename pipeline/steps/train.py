@@ -8,6 +8,7 @@ epoch. About 400 pictures a second on two cores at 64 px, without a GPU.
 
 from typing import TYPE_CHECKING
 
+from pipeline.console import warn
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
 from pipeline.steps import command
@@ -41,7 +42,7 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Trial":
         f"F1 {result.scores['f1']:.4f}; run {result.run_id}"
     )
     if result.diverged:
-        print("this training diverged: try a lower train.learning_rate")
+        warn("this training diverged: try a lower train.learning_rate")
     return result
 
 

@@ -14,6 +14,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.system import MEMORY_LIMIT
 
 from pipeline import __file__ as package
+from pipeline import quiet
 from pipeline.errors import UserError
 from pipeline.machine import cores, gpus
 from pipeline.schema import SweepParams
@@ -61,6 +62,8 @@ def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
             round differently, and the last cells of a sweep that goes on would not come to the same.
     """
     devices = gpus()
+    # of restarts and heartbeats; what became of a cell's worker, the driver tells itself
+    silence = False if quiet.debugging() else logging.CRITICAL
     environments = [_environment(devices, number // sweep.workers_per_gpu) for number in range(count)]
     with dask.config.set(
         {
@@ -90,14 +93,14 @@ def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
                         "memory_limit": sweep.worker_memory and dask.utils.parse_bytes(sweep.worker_memory),
                         "preload": worker.__name__,
                         "env": environment,
-                        "silence_logs": logging.CRITICAL,
+                        "silence_logs": silence,
                         "dashboard": False,
                         "local_directory": tempfile.gettempdir(),
                     },
                 }
                 for number, environment in enumerate(environments)
             },
-            silence_logs=logging.CRITICAL,
+            silence_logs=silence,
         )
         client = distributed.Client(cluster)
     return OnCluster(client, cluster.close)

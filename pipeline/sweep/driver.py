@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.console import counted, duration
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 from pipeline.sweep import plan, worker
@@ -33,12 +34,11 @@ TICK = 0.5  # seconds between two looks at clocks and signals
 
 def _summary(params: Params, sweep: Sweep, planned: Plan, workers: int) -> str:
     """What is said before cells run: how many, how many are done, on how many workers."""
-    done = len(planned.done)
-    parts = [f"{planned.total} cells", f"{done} done", f"{planned.total - done} to train"]
+    parts = [planned.summary()]
     if planned.open:
-        parts.append(f"{len(planned.open)} of them begun")
+        parts.append(f"{len(planned.open):,} of them begun")
     where = f" of {params.sweep.cluster}" if params.sweep.cluster else ""
-    parts.append(f"{workers} worker{'s' * (workers != 1)}{where}")
+    parts.append(f"{counted(workers, 'worker')}{where}")
     return f"{', '.join(parts)}; study {sweep.study}"
 
 
@@ -319,4 +319,4 @@ class Driver:
         for running in [*self._running.values()] if timeout else []:
             if running.started is not None and time.monotonic() - running.started > timeout:
                 self._executor.end(running.token)
-                self._fail(running, f"took longer than sweep.cell_timeout, {timeout:g} s")
+                self._fail(running, f"took longer than sweep.cell_timeout, {duration(timeout)}")

@@ -14,6 +14,7 @@ from typing import Any
 import distributed
 from distributed.scheduler import KilledWorker
 
+from pipeline import quiet
 from pipeline.sweep import worker
 from pipeline.sweep.worker import Task
 
@@ -151,7 +152,7 @@ class _Exits(logging.Handler):
         self._before = self._logger.level, self._logger.propagate
         self._logger.addHandler(self)
         self._logger.setLevel(logging.INFO)
-        self._logger.propagate = False
+        self._logger.propagate = quiet.debugging()
 
     def emit(self, record: logging.LogRecord) -> None:
         if found := self.MESSAGE.search(record.getMessage()):

@@ -7,9 +7,10 @@ import signal
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of SIGINT, `multiprocessing` sees to it
 
-from pipeline.quiet import importing_tensorflow  # noqa: E402
+from pipeline import quiet  # noqa: E402
 
-with importing_tensorflow():
+quiet.begin()
+with quiet.importing_tensorflow():
     import distributed  # noqa: F401
 
     from pipeline import trial  # noqa: F401

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.console import counted
+from pipeline.errors import UserError
 from pipeline.params import Params, section_of
 from pipeline.sections import assign
 from pipeline.sweep import cells
@@ -41,6 +43,11 @@ class Plan:
         """The cells that are finished."""
         return [run for run in self.known.values() if run.trial]
 
+    def summary(self) -> str:
+        """How many cells there are, are done and are left: `48 cells, 12 done, 36 to train`."""
+        left = self.total - len(self.done)
+        return f"{counted(self.total, 'cell')}, {len(self.done):,} done, {left:,} to train"
+
 
 def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
     """What a cell is within its study: every parameter that it is trained with, as JSON.
@@ -55,7 +62,11 @@ def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
 
 
 def of(params: Params, runs: Sequence[CellRun]) -> Plan:
-    """What is done, and what is left, of the sweep that `params` ask for."""
+    """What is done, and what is left, of the sweep that `params` ask for.
+
+    Raises:
+        UserError: finished cells lack the score that ranks.
+    """
     # A finished cell stands before one that is the same under another name.
     known = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
     if params.sweep.sampler == "grid":
@@ -67,4 +78,21 @@ def of(params: Params, runs: Sequence[CellRun]) -> Plan:
         begun = [run for run in known.values() if not run.trial]
     # Those that were training come first: what they have done is lost by nothing but a lost disk.
     begun.sort(key=lambda run: run.status == "FAILED")
-    return Plan(total, known, begun)
+    planned = Plan(total, known, begun)
+    _check_scored(planned, params.sweep.metric)
+    return planned
+
+
+def _check_scored(planned: Plan, metric: str) -> None:
+    """Check that the finished cells have the score that they are ranked by.
+
+    Raises:
+        UserError: some do not: they were trained before `pipeline.scores` had it.
+    """
+    lacking = [run.run_id for run in planned.done if metric not in run.trial.scores]
+    if lacking:
+        cells_without = counted(len(lacking), "finished cell")
+        raise UserError(
+            f"sweep.metric: got {metric}, which {cells_without} of this study lacked when trained, as run "
+            f"{lacking[0]}; start over with sweep.fresh=true, or rank by another metric"
+        )

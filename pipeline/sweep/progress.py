@@ -3,8 +3,7 @@
 import sys
 import time
 
-from tqdm import tqdm
-
+from pipeline.console import Bar, duration
 from pipeline.sweep.cells import Cell
 
 FIRST_EPOCHS = 3  # after which, without a terminal, a line says for the first time how long it will take
@@ -28,8 +27,7 @@ class Progress:
         self._start, self._trained = time.monotonic(), 0
         self._bar = None
         if sys.stderr.isatty():
-            layout = "sweep {n_fmt}/{total_fmt}|{bar}| {elapsed}{postfix}"
-            self._bar = tqdm(total=total, initial=done, bar_format=layout, dynamic_ncols=True)
+            self._bar = Bar(estimate=False, desc="sweep", total=total, initial=done)
 
     def started(self, cell: Cell, epochs: int = 0) -> None:
         """A cell runs, of which so many epochs are done."""
@@ -58,7 +56,7 @@ class Progress:
             if score is None:
                 self._bar.write(f"{cell.name}: {result}", file=sys.stderr)
             return
-        position = f"cell {self.done + self.failed}/{self.total}"
+        position = f"cell {self.done + self.failed:,}/{self.total:,}"
         self._print(f"{position} {cell.name}: {result}; {self._state()}")
 
     def left(self, cell: Cell) -> None:
@@ -84,16 +82,19 @@ class Progress:
             parts.append(f"{len(self._running)} running")
         if self.failed:
             parts.append(f"{self.failed} failed")
-        if (left := self._seconds_left()) is not None:
-            parts.append(f"{tqdm.format_interval(left)} left")
+        if left := self._seconds_left():
+            parts.append(f"{duration(left)} left")
         return "; ".join(parts)
 
-    def _seconds_left(self) -> float | None:
-        """By the epochs that are still to come; cells end early at times, so cells done count as whole."""
+    def _seconds_left(self) -> int:
+        """By the epochs that are still to come; cells end early at times, so cells done count as whole.
+
+        0 where there are none, and where nothing is known yet.
+        """
         if not self._trained:
-            return None
+            return 0
         epochs = (self.total - self.done - self.failed) * self.epochs - sum(self._running.values())
-        return max(0, epochs) * (time.monotonic() - self._start) / self._trained
+        return round(max(0, epochs) * (time.monotonic() - self._start) / self._trained)
 
     def _refresh(self) -> None:
         if self._bar is not None:

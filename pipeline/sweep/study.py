@@ -17,14 +17,15 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import GridSampler, RandomSampler, TPESampler
+from optuna.samplers import GridSampler
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline import quiet
 from pipeline.errors import UserError
 from pipeline.grid import Range
 from pipeline.params import without_password
-from pipeline.schema import SweepParams
+from pipeline.schema import SAMPLERS, SweepParams
 from pipeline.sweep.cells import Cell
 from pipeline.tracking.trials import CellRun
 
@@ -61,7 +62,9 @@ class Study:
         done: Sequence[CellRun],
         history: Callable[[str], Sequence[float]],
     ):
-        optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # its errors come as exceptions
+        quiet.calm("optuna")
+        # of samplers that may change with Optuna's version, which is pinned
+        quiet.ignore(optuna.exceptions.ExperimentalWarning)
         self._sweep, self._seed, self._history = sweep, seed, history
         self._space = {key: _distribution(values) for key, values in sweep.grid.values().items()}
         self._trials: dict[str, optuna.Trial] = {}
@@ -82,8 +85,7 @@ class Study:
             number = len(self._study.get_trials(deepcopy=False))
             # A sampler for each trial: one that is made anew when a sweep goes on would draw the same again.
             state = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-            sampler = TPESampler if self._sweep.sampler == "tpe" else RandomSampler
-            self._study.sampler = sampler(seed=state)
+            self._study.sampler = getattr(optuna.samplers, SAMPLERS[self._sweep.sampler])(seed=state)
             trial = self._study.ask(self._space)
             cell = Cell(trial.params)
             if not known(cell):

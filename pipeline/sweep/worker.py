@@ -4,6 +4,7 @@ The same code runs in a thread of the driver's process and in a worker of a Dask
 nothing heavy, since a Dask scheduler, which only passes tasks on, has to import it too.
 """
 
+import logging
 import os
 import queue
 import signal
@@ -77,6 +78,9 @@ def dask_setup(worker: Any) -> None:
 
     What cells need is imported at once, while the driver is still busy with the store.
     """
+    from pipeline import quiet
+
+    quiet.begin()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     warm.end_with_parent()
@@ -190,8 +194,11 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     task = cell.task
     if wrong := differing(task.versions):
         return {"state": BROKEN, "reason": f"a worker has other packages than the driver: {wrong}"}
+    from pipeline import quiet
     from pipeline.errors import Interrupted, UserError
 
+    if not quiet.debugging():  # a worker of another machine's cluster, which goes on so once it is told
+        quiet.choose(task.params["log"])
     try:
         _connect(task.store)
         return _train(cell, emit)
@@ -199,6 +206,7 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
         return {"state": STOPPED, "reason": str(stop)}
     except BaseException as error:
         state, reason = _judge(error)
+        logging.getLogger(__name__).debug("%s: %s", task.name, state, exc_info=error)
         if state != BROKEN:
             from pipeline.tracking import StoreError, trials
 

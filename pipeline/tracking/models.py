@@ -218,7 +218,10 @@ def load_named(uri: str, key: str) -> Loaded:
     try:
         known = describe(uri)
     except MlflowException as error:
-        raise UserError(f"{key}: {uri} cannot be found: {runs.first_line(error)}") from error
+        raise UserError(
+            f"{key}: {uri} cannot be found: {runs.first_line(error)}; `mlflow ui` shows the models with "
+            "their versions and aliases"
+        ) from error
     if "classes" not in (known or {}):
         raise UserError(f"{key}: {uri} was not made by this pipeline: it has no class names")
     return load(uri)

@@ -1,7 +1,6 @@
 """Runs: open one, log to it, find one again."""
 
 import json
-import logging
 import os
 import re
 import tempfile
@@ -19,6 +18,7 @@ from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline import quiet
 from pipeline.arguments import load
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
@@ -26,13 +26,6 @@ from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
 SERVER_TIMEOUT = 10  # seconds that a tracking server has to answer its first request
-# Lines that a user cannot act on: the store's tables, an environment without pip (uv makes none), examples.
-QUIET = {
-    "alembic": logging.WARNING,
-    "mlflow.store.db.utils": logging.CRITICAL,  # errors come as exceptions all the same
-    "mlflow.utils.environment": logging.ERROR,
-    "mlflow.pyfunc": logging.WARNING,
-}
 # What MLflow calls a run where the user gave no name: `bold-owl-34`.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 
@@ -90,8 +83,7 @@ def study_database(cache: Path) -> str:
 
 
 def _quiet() -> None:
-    for name, level in QUIET.items():
-        logging.getLogger(name).setLevel(level)
+    quiet.calm("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.pyfunc")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar for each small file
 
 

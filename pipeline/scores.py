@@ -1,0 +1,14 @@
+"""Scores of your own, beside those that every report has.
+
+A score stands in every run with the others (`report/NAME`, `test/NAME`), and `sweep.metric=NAME` ranks by it.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+# Takes labels (n,) int, predicted classes (n,) int and probabilities (n, num_classes) float, with n at least
+# 1; gives a finite number, the higher the better. A diverged network's probabilities may not be finite.
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+
+OWN: Mapping[str, Score] = {}
