@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline import intervals, markdown
 from pipeline.data import splits
-from pipeline.facts import Facts, Registered
+from pipeline.facts import Facts, Place, Registered
 from pipeline.markdown import escape
 from pipeline.metrics import Report
 
@@ -19,6 +19,7 @@ FOLDER, CARD, SHEET = "card", "model_card.md", "mistakes.png"  # among a run's a
 _MOST_PAIRS = 3  # of classes that are mixed up
 _MOST_CLASSES = 20  # that tables have a row for; of more, those that matter most
 _MOST_NAMED = 8  # classes in a sentence
+_MOST_ALIKE = 3  # cells that the winner cannot be told from
 _SEED = 0  # of the resamples
 _PARAMETERS = ("seed", "data", "model", "train")  # sections of params.yaml that a training depends on
 # Of a description that is too long, in this order; what is never left out has a bounded length.
@@ -113,8 +114,8 @@ def _scores(facts: Facts) -> str:
     for split, report in measured.items():
         heads += [f"{split}, {report.confusion.sum():,} pictures", "95 % interval"]
     rows = []
-    for key in ("accuracy", "precision", "recall", "f1"):
-        row = [key.replace("f1", "F1")]
+    for key in ("accuracy", *intervals.AVERAGES):
+        row = [key.replace("f1", "F1").replace("_", " ")]
         for split, report in measured.items():
             low, high = ranges[split][key]
             row += [f"{getattr(report, key):.4f}", f"{low:.3f} to {high:.3f}"]
@@ -125,8 +126,9 @@ def _scores(facts: Facts) -> str:
         markdown.table(heads, rows),
         f"The validation scores are optimistic: the best {chosen} chosen on these very pictures.",
         _tested(facts),
-        "Precision, recall and F1 are averages over the classes, weighted by their pictures; recall is then "
-        "the same number as accuracy. Intervals: Wilson's score interval for accuracy, for the others "
+        "Precision, recall and F1 are averages over the classes, weighted by their pictures (recall is then "
+        "the same number as accuracy); macro averages have each class count alike, however few pictures it "
+        "has. Intervals: Wilson's score interval for accuracy, for the others "
         f"percentile bootstrap ({intervals.RESAMPLES:,} resamples of the pictures, seed {_SEED}; without a "
         "single mistake it has no width). They tell what other pictures of the same kind may give, not what "
         "another training may.",
@@ -268,7 +270,7 @@ def _sizes(counts: Mapping[str, Mapping[str, int]]) -> str:
 def _leaderboard(facts: Facts) -> str:
     place = facts.place
     if place is None:
-        return "## Place in the leaderboard\n\nNone: it comes from a training by itself, of no sweep."
+        return "## Place in the leaderboard\n\nNone: it is a cell of no sweep."
     text = (
         f"Rank {place.rank:,} of {place.cells:,} cells of sweep {place.sweep_run_id} (study {place.study}), "
         f"by validation {place.metric}: {place.value:.4f}."
@@ -277,7 +279,34 @@ def _leaderboard(facts: Facts) -> str:
         name, value = place.other
         which = "The next one" if place.rank == 1 else "The best one"
         text += f" {which}, {escape(name, 120)}, has {value:.4f}."
-    return f"## Place in the leaderboard\n\n{text}"
+    parts = ["## Place in the leaderboard", text, *(_victory(place) if place.victory else [])]
+    return "\n\n".join(parts)
+
+
+def _victory(place: Place) -> list[str]:
+    """How sure the first place is."""
+    victory, parts = place.victory, []
+    if victory.seeds > 1:
+        parts.append(
+            f"These are the scores of one seed. The {victory.finalists:,} finalists were trained with "
+            f"{victory.seeds} seeds each, and ranked by their means; this one's is {victory.mean:.4f} ± "
+            f"{victory.spread:.4f} (mean and standard deviation from seed to seed)."
+        )
+    by = (
+        f"the same {victory.pictures:,} validation pictures (McNemar's exact test, {victory.level:.0%} over "
+        "all pairs of cells)"
+    ).replace("%", " %")
+    if victory.alike:
+        names = [escape(name, 120) for name in victory.alike[:_MOST_ALIKE]]
+        more = f" and {len(victory.alike) - len(names):,} more" if len(victory.alike) > len(names) else ""
+        others = "1 other" if len(victory.alike) == 1 else f"{len(victory.alike):,} others"
+        parts.append(
+            f"**It cannot be told from {others}** of the {victory.compared:,} that it was compared with on "
+            f"{by}: {', '.join(names)}{more}."
+        )
+    elif victory.compared:
+        parts.append(f"It is better than every one of the {victory.compared:,} others on {by}.")
+    return parts
 
 
 def _parameters(params: Mapping[str, str]) -> str:

@@ -24,6 +24,31 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Victory:
+    """How sure it is that a sweep's winner is the best of its cells.
+
+    Attributes:
+        alike: The names of the cells that cannot be told from it.
+        compared: With how many others it was compared.
+        pictures: Of the validation split, on which it was.
+        level: Of the comparison, 0 to 1.
+        seeds: With how many it was trained; 1 where it is no finalist.
+        finalists: How many cells were trained with so many; their means ranked them.
+        mean: Of the metric over the seeds.
+        spread: Its standard deviation from seed to seed; None of one seed.
+    """
+
+    alike: Sequence[str]
+    compared: int
+    pictures: int
+    level: float
+    seeds: int
+    finalists: int
+    mean: float
+    spread: float | None
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a cell stands in its sweep's leaderboard.
 
@@ -36,6 +61,7 @@ class Place:
         value: The cell's.
         other: The name and value of the next cell where this one is the best, else of the best; None where
             there is no other.
+        victory: Where it is the winner that the sweep has named, and was compared with others.
     """
 
     sweep_run_id: str
@@ -45,6 +71,7 @@ class Place:
     metric: str
     value: float
     other: tuple[str, float] | None
+    victory: Victory | None = None
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,19 @@ import numpy as np
 
 QUANTILE = 1.959963984540054  # of the normal distribution, at 97.5 %
 RESAMPLES = 1000
+# By their names in `metrics.Report`: weighted by the classes' pictures, and each class alike.
+AVERAGES = ("precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1")
 _BLOCK = 100  # resamples drawn at once: bounds memory where there are many classes
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """Wilson's score interval of a share, 0 to 1; also where it is 0 or 1, and for few pictures.
 
     E. B. Wilson, Probable inference, the law of succession, and statistical inference (1927); without
     correction for continuity.
 
     Args:
-        successes: 0 to n.
+        successes: 0 to n; a mean of several counts need not be whole.
         n: At least 1.
     """
     share, square = successes / n, QUANTILE**2
@@ -30,7 +32,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap(confusion: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of the weighted `precision`, `recall` and `f1` of `metrics.Report`.
+    """Percentile bootstrap intervals of the averages (`AVERAGES`) of `metrics.Report`.
 
     Pictures drawn with replacement are counts of the confusion matrix's cells drawn from a multinomial
     distribution: the same, without the pictures. B. Efron, Bootstrap methods: another look at the jackknife
@@ -50,11 +52,10 @@ def bootstrap(confusion: np.ndarray, seed: int) -> dict[str, tuple[float, float]
         answered = _by_class(counts, predicted, num_classes)
         hits = _by_class(counts[:, right], true[right], num_classes)
         each = _share(hits, answered), _share(hits, actual), _share(2 * hits, actual + answered)
-        scores.append([(actual * score).sum(axis=1) / n for score in each])
-    low, high = np.percentile(np.concatenate(scores, axis=1), (2.5, 97.5), axis=1)  # each (3,)
-    return dict(
-        zip(("precision", "recall", "f1"), zip(low.tolist(), high.tolist(), strict=True), strict=True)
-    )
+        weighted = [(actual * score).sum(axis=1) / n for score in each]
+        scores.append(weighted + [score.mean(axis=1) for score in each])
+    low, high = np.percentile(np.concatenate(scores, axis=1), (2.5, 97.5), axis=1)  # each (6,)
+    return dict(zip(AVERAGES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
 def _by_class(counts: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:

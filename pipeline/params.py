@@ -63,6 +63,11 @@ class Params(Section):
         tuned = "fine_tune_epochs" in NETWORKS[self.model.name].parameters and self.model.weights != "none"
         return self.train.epochs + tuned * self.model.fine_tune_epochs
 
+    @property
+    def training_seed(self) -> int:
+        """Of the initial weights, the order of the batches and the dropout: `train.seed`, or else `seed`."""
+        return self.seed if self.train.seed is None else self.train.seed
+
     def flat(self) -> dict[str, Any]:
         """Every parameter in force by its dotted key, to be shown and recorded.
 

@@ -1,7 +1,8 @@
 """What the store and the prepared pictures tell of a training: the facts of its model card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,9 @@ from pipeline import figures, lettering, metrics, report
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
-from pipeline.facts import MOST_MISTAKES, Facts, Mistake, Pictures, Place
+from pipeline.facts import MOST_MISTAKES, Facts, Mistake, Pictures, Place, Victory
 from pipeline.params import without_password
-from pipeline.sweep import leaderboard
+from pipeline.sweep import leaderboard, verdict
 from pipeline.sweep.cells import Cell
 from pipeline.tracking import runs, trials
 
@@ -83,7 +84,11 @@ def _place(run_id: str, metric: str) -> Place | None:
     sweep = trials.sweep_of(run_id)
     if sweep is None:
         return None
-    ranking = leaderboard.ranked([cell for cell in sweep.cells() if cell.trial], metric)
+    said = verdict.read(sweep.run_id)
+    means = {}
+    if said and said["ranked_by_mean"]:
+        means = {finalist["run_id"]: finalist["mean"] for finalist in said["finalists"]}
+    ranking = leaderboard.ranked([cell for cell in sweep.cells() if cell.trial], metric, means)
     index = next((index for index, cell in enumerate(ranking) if cell.run_id == run_id), None)
     if index is None:
         raise UserError(f"run {run_id} is a cell that is not finished, or was deleted; name another")
@@ -98,6 +103,23 @@ def _place(run_id: str, metric: str) -> Place | None:
         metric=metric,
         value=ranking[index].trial.scores[metric],
         other=other[0] if other else None,
+        victory=_victory(said) if said and said["winner"]["run_id"] == run_id else None,
+    )
+
+
+def _victory(said: Mapping[str, Any]) -> Victory | None:
+    """What a sweep's verdict says of its winner; None where it was compared with no other."""
+    of_winner = [one for one in said["finalists"] if one["run_id"] == said["winner"]["run_id"]]
+    seeds = of_winner[0] if said["ranked_by_mean"] else {"seeds": [0], "mean": 0.0, "spread": None}
+    return Victory(
+        alike=[entry["name"] for entry in said["indistinguishable"]],
+        compared=said["compared"],
+        pictures=said["pictures"],
+        level=said["level"],
+        seeds=len(seeds["seeds"]),
+        finalists=len(said["finalists"]),
+        mean=seeds["mean"],
+        spread=seeds["spread"],
     )
 
 

@@ -139,6 +139,13 @@ class TrainParams(Section):
     early_stopping: Annotated[Int, Field(ge=1)] | None = Field(
         description="stop after so many epochs without a better validation accuracy; null: never"
     )
+    class_weight: Literal["none", "balanced"] = Field(
+        description="what a picture counts in the loss; balanced: a small class's more, so that each class "
+        "counts alike"
+    )
+    seed: Annotated[Int, Field(ge=0, lt=2**32)] | None = Field(
+        description="of weights, batches and dropout alone, the splits stay; null: the `seed` above"
+    )
 
 
 class EvaluateParams(Section):
@@ -169,8 +176,17 @@ class SweepParams(Section):
     """Which cells are tried, by how many workers, and what ranks them."""
 
     grid: GridParams
-    metric: Literal["accuracy", "precision", "recall", "f1", *scores.OWN] = Field(
-        description="what ranks the cells, on the validation split, at each cell's best epoch"
+    metric: Literal[
+        "accuracy", "precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1", *scores.OWN
+    ] = Field(
+        description="what ranks the cells, on the validation split, at each cell's best epoch; macro_…: each "
+        "class counts alike"
+    )
+    finalists: Int = Field(
+        ge=0, description="so many of the best cells are trained again with other seeds; 0: none"
+    )
+    repeats: Int = Field(
+        ge=1, le=100, description="how many times each finalist is trained again; the mean then ranks them"
     )
     workers: Literal["auto"] | Annotated[Int, Field(ge=1)] = Field(
         description="networks trained at once, each in a process of its own; auto: by cores, memory and "
@@ -205,6 +221,15 @@ class SweepParams(Section):
     )
     fresh: bool = Field(description="true: start the study over; its old runs stay")
     plan: bool = Field(description="true: print the cells and what is done, and stop")
+
+    @model_validator(mode="after")
+    def _repeats_no_seed_of_its_grid(self) -> Self:
+        if self.finalists and self.grid.seed is not None:
+            raise ValueError(
+                f"sweep.finalists is {self.finalists}, and {GRID}seed is swept as well; leave that out: "
+                "finalists are trained with other seeds anyway; or set sweep.finalists to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_its_sampler(self) -> Self:

@@ -99,6 +99,7 @@ def train(
         if epochs.done < last and not epochs.over():
             traced.fitted.fit(
                 Batches(examples[0], params.batch_size, seed=seed, epoch=epochs.done),
+                class_weight=class_weight(params.class_weight, examples[0], num_classes),
                 initial_epoch=epochs.done,
                 epochs=last,
                 shuffle=False,  # Keras would shuffle the batches again, by Python's one random state
@@ -116,6 +117,28 @@ def learning_rate(initial: float, schedule: ScheduleParams, epoch: int) -> float
     if epoch <= schedule.start:
         return initial
     return initial * schedule.factor ** (1 + (epoch - schedule.start - 1) // schedule.every)
+
+
+def class_weight(name: str, training: Examples, num_classes: int) -> dict[int, float] | None:
+    """What a training picture of each class counts in the loss, as Keras's `fit` takes it.
+
+    `balanced` is scikit-learn's: pictures / (classes x pictures of the class), so that all pictures together
+    weigh what they weigh without. The training loss that is reported is the weighted one, each class's mean
+    loss counting alike; accuracy and everything on the validation split stay unweighted.
+
+    Args:
+        name: `train.class_weight`.
+        training: what the weights are fitted to.
+        num_classes: from two.
+
+    Returns:
+        A weight above 0 for each class that there are pictures of; None for `none`.
+    """
+    if name == "none":
+        return None
+    counts = np.bincount(training.labels[training.indices], minlength=num_classes)
+    total = len(training.indices)
+    return {number: total / (num_classes * int(count)) for number, count in enumerate(counts) if count}
 
 
 def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -104,7 +104,7 @@ def _record(
         examples(prepared, splits.TRAIN),
         examples(prepared, splits.VALIDATION),
         len(prepared.classes),
-        params.seed,
+        params.training_seed,
         log_epoch,
         newest,
         until=newest.epoch if pruned and newest else None,

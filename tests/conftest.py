@@ -1,6 +1,7 @@
 """What tests share: a project folder with a store of its own, small parameters, the real photos."""
 
 import csv
+import functools
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 from mlflow import MlflowClient
+from warm import Forker
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -24,6 +26,12 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"the real photos are not there: no folder {SHARED / 'data'}")
     return SHARED
+
+
+@functools.cache
+def forker() -> Forker:
+    """The process that steps are forked from."""
+    return Forker()
 
 
 class Project:
@@ -39,14 +47,7 @@ class Project:
 
     def run(self, step: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         """Run a step as a command, in a process of its own; stdout and stderr are kept apart as text."""
-        return subprocess.run(
-            [sys.executable, "-m", f"pipeline.steps.{step}", *arguments],
-            cwd=self.path,
-            env=self.environment(**variables),
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        return forker().run(f"pipeline.steps.{step}", arguments, self.path, self.environment(**variables))
 
     def start(self, step: str, *arguments: str, **variables: str) -> subprocess.Popen:
         """Start a step in a process group of its own; stdout and stderr come as lines of one text stream."""

@@ -1,13 +1,14 @@
 """Model cards: what they say of given facts, whatever names the user has, and how long they get."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pipeline import card, intervals, markdown, metrics
-from pipeline.facts import Facts, Mistake, Pictures, Place, Registered
+from pipeline.facts import Facts, Mistake, Pictures, Place, Registered, Victory
 
 LIMIT = 5000
 REGISTERED = Registered("pets", "3", "r" * 32, "3.11.7", ["tensorflow==2.21.0", "keras==3.15.1"])
@@ -73,7 +74,9 @@ def test_card_of_a_sweeps_winner_says_it_all():
         ["accuracy", "0.8250", f"{low:.3f} to {high:.3f}", "0.9500", "0.835 to 0.986"],
         *rows(text, " | validation")[2:],
     ]
-    assert [row[0] for row in rows(text, " | validation")[1:]] == ["accuracy", "precision", "recall", "F1"]
+    assert [row[0] for row in rows(text, " | validation")[1:]] == [
+        "accuracy", "precision", "recall", "F1", "macro precision", "macro recall", "macro F1",
+    ]  # fmt: skip
     assert rows(text, "class ")[1:] == [
         ["cat", "0.8824", "0.7500", "0.8108", "20"],
         ["dog", "0.7826", "0.9000", "0.8372", "20"],
@@ -139,6 +142,33 @@ def test_sample_and_divergence_and_pretrained_weights_are_warned_of():
     assert "mobilenet_v2 (backbone), imagenet (weights)" in named
     random = card.whole(facts(params=params | {"model.weights": "null"}), REGISTERED)
     assert "weights that others trained" not in random
+
+
+def victory(alike: Sequence[str], seeds: int = 1, mean: float = 0.0, spread: float | None = None) -> Facts:
+    won = Victory(alike, 47, 1600, 0.95, seeds, 3, mean, spread)
+    return facts(place=Place("s" * 32, "0123", 1, 48, "accuracy", 0.825, ("LR_0.1", 0.8), won))
+
+
+def test_card_names_the_cells_that_cannot_be_told_from_the_winner():
+    text = card.whole(victory(["LR_1", "a|b", "LR_3", "LR_4", "LR_5"]), REGISTERED)
+    assert (
+        "**It cannot be told from 5 others** of the 47 that it was compared with on the same 1,600 "
+        "validation pictures (McNemar's exact test, 95 % over all pairs of cells): LR_1, a\\|b, LR_3 and 2 "
+        "more."
+    ) in text
+    assert "seeds" not in text
+    assert "cannot be told from 1 other** of" in card.whole(victory(["LR_1"]), REGISTERED)
+    text = card.whole(victory([]), REGISTERED)
+    assert (
+        "It is better than every one of the 47 others on the same 1,600" in text and "told from" not in text
+    )
+    assert "McNemar" not in card.whole(facts(), REGISTERED)
+
+
+def test_card_says_how_far_a_finalist_varies_with_its_seed():
+    text = card.whole(victory(["LR_1"], seeds=3, mean=0.81, spread=0.0123), REGISTERED)
+    assert "The 3 finalists were trained with 3 seeds each" in text
+    assert "this one's is 0.8100 ± 0.0123 (mean and standard deviation from seed to seed)" in text
 
 
 def test_no_mistake_means_no_sheet():
@@ -237,7 +267,9 @@ def test_description_keeps_its_limit_whatever_the_names_are():
         classes = tuple(f"{long}{n}" for n in range(30))
         mistakes = [Mistake(long * 10, long, long, 0.5)] * 8
         known = facts(np.ones((30, 30), int).tolist(), classes, mistakes=mistakes, run_name=long)
-        known = replace(known, params=PARAMS | {"data.source": long * 9})
+        known = replace(
+            known, params=PARAMS | {"data.source": long * 9}, place=victory([long] * 9, 3, 0.8, 0.1).place
+        )
         registered = replace(REGISTERED, name=long.replace("\udcff", "x"))  # no registry takes such a name
         text = card.description(known, registered, LIMIT)
         assert len(text.encode()) <= LIMIT

@@ -27,6 +27,7 @@ FLOORS = {
     "pipeline.checkpoint": 1,
     "pipeline.metrics": 1,
     "pipeline.intervals": 1,
+    "pipeline.significance": 1,
     "pipeline.markdown": 1,
     "pipeline.facts": 1,
     "pipeline.card": 1,

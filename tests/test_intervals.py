@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 from pipeline import intervals
@@ -55,14 +56,16 @@ def test_bootstrap_is_that_of_pictures_drawn_one_by_one():
     rng = np.random.default_rng(1)
     scores = []
     for rows in rng.integers(0, len(labels), (500, len(labels))):
-        scores.append(
+        averages = [
             precision_recall_fscore_support(
-                labels[rows], predicted[rows], labels=range(3), average="weighted", zero_division=0
+                labels[rows], predicted[rows], labels=range(3), average=average, zero_division=0
             )[:3]
-        )
+            for average in ("weighted", "macro")
+        ]
+        scores.append(np.concatenate(averages))
     expected = np.percentile(scores, (2.5, 97.5), axis=0)
     got = intervals.bootstrap(confusion, seed=0)
-    assert list(got) == ["precision", "recall", "f1"]
+    assert list(got) == ["precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1"]
     assert np.transpose(list(got.values())) == pytest.approx(expected, abs=0.015)
     assert got["precision"] != got["recall"] != got["f1"]
 
@@ -74,7 +77,7 @@ def test_bootstrap_is_drawn_by_its_seed():
 
 
 def test_bootstrap_without_a_mistake_has_no_width():
-    assert intervals.bootstrap(np.diag([20, 0, 7]), 0) == dict.fromkeys(("precision", "recall", "f1"), (1, 1))
+    assert intervals.bootstrap(np.diag([20, 0, 7]), 0)["f1"] == (1, 1)
 
 
 def test_bootstrap_of_many_classes_takes_little():
@@ -83,3 +86,18 @@ def test_bootstrap_of_many_classes_takes_little():
     np.add.at(confusion, (rng.integers(0, 1000, 5000), rng.integers(0, 1000, 5000)), 1)
     low, high = intervals.bootstrap(confusion, 0)["recall"]
     assert 0 <= low <= np.trace(confusion) / 5000 <= high < 0.01
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 7), (1, 29), (131, 160), (1460, 1600), (1600, 1600)])
+def test_wilson_is_scipys(successes, n):
+    expected = binomtest(successes, n).proportion_ci(method="wilson")
+    assert intervals.wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_macro_averages_have_each_class_count_alike():
+    """Recall by exact sums: 10 of a class of which 5 are right, 1000 of another of which all are."""
+    got = intervals.bootstrap(np.array([[5, 5], [0, 1000]]), seed=0)
+    low, high = got["macro_recall"]
+    # nearly Binomial(10, 1/2) of ten: 2 to 8 right, so a mean of 0.6 to 0.9
+    assert (low, high) == (pytest.approx(0.6, abs=0.03), pytest.approx(0.9, abs=0.03))
+    assert got["recall"][0] > 0.99

@@ -13,6 +13,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from pipeline import provenance, report
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
+from pipeline.facts import Victory
 from pipeline.tracking import trials
 
 CLASSES = ("cat", "dog")
@@ -114,6 +115,25 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
     assert (first.sweep_run_id, first.study, first.metric) == (sweep, "0123", "accuracy")
     assert (first.rank, first.cells, first.value, first.other) == (1, 3, 0.75, ("LR_0.5", 0.5))
     assert (second.rank, second.cells, second.value, second.other) == (2, 3, 0.5, ("LR_0.75", 0.75))
+    assert first.victory is None, "nobody has compared them"
+    said = {
+        "winner": {"run_id": cells[0.5], "name": "LR_0.5"},
+        "indistinguishable": [{"run_id": cells[0.75], "name": "LR_0.75"}],
+        "compared": 2,
+        "pictures": 4,
+        "level": 0.95,
+        "ranked_by_mean": True,
+        "finalists": [
+            {"run_id": cells[0.75], "seeds": [42, 43], "mean": 0.5, "spread": 0.1},
+            {"run_id": cells[0.5], "seeds": [42, 43], "mean": 0.6, "spread": 0.2},
+        ],
+    }
+    MlflowClient().log_dict(sweep, said, "verdict.json")
+    winner, other = (
+        provenance.facts(cells[a], "whole digest", prepared(tmp_path)).place for a in (0.5, 0.75)
+    )
+    assert (winner.rank, other.rank, winner.other, other.victory) == (1, 2, ("LR_0.75", 0.75), None)
+    assert winner.victory == Victory(["LR_0.75"], 2, 4, 0.95, 2, 2, 0.6, 0.2)
     MlflowClient().delete_run(cells[0.25])
     with pytest.raises(UserError, match=f"run {cells[0.25]} is a cell that is not finished, or was deleted"):
         provenance.facts(cells[0.25], "whole digest", prepared(tmp_path))

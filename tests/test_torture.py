@@ -1,12 +1,10 @@
 """A sweep that is killed, at random and in the middle of every kind of write, and gone on with."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, forker
 
 from benchmarks import torture
 
@@ -126,14 +124,7 @@ def test_killed_in_the_middle_of_every_kind_of_write(tmp_path):
     project = Project(tmp_path)
     arguments = (*SMALL, "--sweep.workers=1")
     for where in PLACES:
-        done = subprocess.run(
-            [sys.executable, "-c", DYING, where, *arguments],
-            cwd=tmp_path,
-            env=project.environment(),
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        done = forker().run(DYING, (where, *arguments), tmp_path, project.environment())
         assert done.returncode == -signal.SIGKILL, f"{where}: {done.stdout}{done.stderr}"
     result = project.run("sweep", *arguments)
     assert result.returncode == 0, result.stderr

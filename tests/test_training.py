@@ -4,13 +4,17 @@ import json
 import math
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 
-from pipeline import models, training
+from pipeline import graphs, metrics, models, training
 from pipeline.arguments import load
 from pipeline.checkpoint import Checkpoint
 from pipeline.examples import Batches, Examples, predict
@@ -212,6 +216,104 @@ def test_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path, augment):
             np.testing.assert_array_equal(found["probabilities"], whole.probabilities)
             for number, weights in enumerate(whole.model.get_weights()):
                 np.testing.assert_array_equal(found[f"arr_{number}"], weights)
+
+
+def lopsided(size: int = 16) -> tuple[Examples, Examples]:
+    """Of the training pictures, one in five is of class 1."""
+    data = examples(size=size)
+    few = np.flatnonzero((data.labels == 0) | (data.indices % 8 == 1))
+    return replace(data, indices=few[few < 60]), replace(data, indices=data.indices[60:])
+
+
+def train_lopsided(*arguments: str, **more) -> training.Trained:
+    params = read("--train.epochs=2", *arguments)
+    return training.train(params.model, params.train, *lopsided(), 2, params.seed, **more)
+
+
+def test_balanced_weights_are_scikit_learns():
+    training_split, _ = lopsided()
+    labels = training_split.labels[training_split.indices]
+    assert np.bincount(labels).tolist() == [30, 8]
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
+    found = training.class_weight("balanced", training_split, 2)
+    assert [found[0], found[1]] == pytest.approx(expected)
+    assert found == {0: pytest.approx(38 / 60), 1: pytest.approx(38 / 16)}
+    # a class without a training picture needs none
+    assert training.class_weight("balanced", training_split, 3) == {
+        0: pytest.approx(38 / 90), 1: pytest.approx(38 / 24)
+    }  # fmt: skip
+    assert training.class_weight("none", training_split, 2) is None
+
+
+def test_balanced_loss_has_each_class_count_alike():
+    """By hand, of weights that do not move: the mean over the classes of each one's mean cross-entropy."""
+    still = ("--train.learning_rate=1e-12", "--model.dropout=0", "--train.epochs=1")
+    plain, balanced = train_lopsided(*still), train_lopsided(*still, "--train.class_weight=balanced")
+    split, _ = lopsided()
+    labels, probabilities = split.labels[split.indices], predict(plain.model, split)
+    losses = -np.log(probabilities[np.arange(len(labels)), labels])
+    assert plain.history["loss"][0] == pytest.approx(losses.mean(), rel=1e-5)
+    by_class = [losses[labels == number].mean() for number in (0, 1)]
+    assert balanced.history["loss"][0] == pytest.approx(np.mean(by_class), rel=1e-5)
+    assert abs(by_class[0] - by_class[1]) > 0.01
+    for name in ("accuracy", "val_loss", "val_accuracy"):
+        assert balanced.history[name] == pytest.approx(plain.history[name])
+
+
+def test_balanced_training_goes_on_to_the_same_digits_and_leaves_graphs_as_they_were():
+    kept = []
+
+    def keep(epoch: int, _, make) -> None:
+        kept.append(make())
+
+    plain = train_lopsided()
+    balanced = train_lopsided("--train.class_weight=balanced", on_epoch=keep)
+    assert balanced.history["loss"] != plain.history["loss"]
+    assert train_lopsided().history == plain.history
+    again = train_lopsided("--train.class_weight=balanced", checkpoint=kept[0])
+    assert again.history == balanced.history
+    np.testing.assert_array_equal(again.probabilities, balanced.probabilities)
+
+
+def test_few_photos_of_a_class_are_seen_where_classes_are_balanced(shared):
+    """300 cats and 40 dogs: always to say cat is right for 88 of 100, which weights do not let pass."""
+    images, labels = photos(shared, {"cat": 340, "dog": 80})
+    dogs = np.flatnonzero(labels == 1)
+    measured = np.concatenate([np.flatnonzero(labels == 0)[300:], dogs[40:]])
+    fitted = np.setdiff1d(np.arange(len(labels)), measured)
+    recalls = {}
+    for name in ("none", "balanced"):
+        params = read("--train.epochs=3", f"--train.class_weight={name}")
+        split, validation = (Examples(images, labels, rows) for rows in (fitted, np.sort(measured)))
+        trained = training.train(params.model, params.train, split, validation, 2, params.seed)
+        found = metrics.report(labels[np.sort(measured)], trained.probabilities, ("cat", "dog"))
+        recalls[name] = found.per_class["dog"]["recall"]
+    assert recalls["none"] < 0.2
+    assert recalls["balanced"] > recalls["none"] + 0.3
+
+
+def photos(shared: Path, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """So many real photos of each class, (n, 32, 32, 3) uint8, and their labels."""
+    images, labels = [], []
+    with zipfile.ZipFile(shared / "data/dogs-vs-cats-8k.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        for label, (kind, count) in enumerate(counts.items()):
+            for name in [name for name in names if Path(name).name.startswith(f"{kind}.")][:count]:
+                with Image.open(archive.open(name)) as image:
+                    images.append(np.asarray(image.convert("RGB").resize((32, 32))))
+                labels.append(label)
+    return np.stack(images), np.array(labels)
+
+
+def test_another_seed_is_as_if_it_were_the_first():
+    """Graphs are kept from seed to seed, the random numbers of dropout and augmentation are not."""
+    arguments = ("--train.augment=true", "--train.epochs=1")
+    first = train(*arguments, "--seed=5")
+    after = train(*arguments, "--seed=6")
+    graphs._kept.clear()
+    alone = train(*arguments, "--seed=6")
+    assert after.history == alone.history != first.history
+    np.testing.assert_array_equal(after.probabilities, alone.probabilities)
 
 
 def test_early_stopping_counts_the_epochs_before_a_checkpoint():

@@ -6,15 +6,17 @@
 
 Each cell is a run nested in the sweep's, with its metrics, report and model. The sweep's own run gets the
 leaderboard, the best cell's id (tag `best_run_id`) and that cell's report on the test split, which nothing
-else has touched. The same command after a stop, however that came, goes on: finished cells stay, and those
-that were training go on from their last epoch. The default, 48 cells on the drawn sample, takes about 4
-minutes on two cores.
+else has touched; `verdict.json` says from which others the best one cannot be told. With `sweep.finalists`,
+the best cells are trained again with other seeds, each in a nested run, and their means rank them. The same
+command after a stop, however that came, goes on: finished cells stay, and those that were training go on from
+their last epoch. The default, 48 cells on the drawn sample, takes about 4 minutes on two cores.
 """
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +29,11 @@ from pipeline.sweep import warm
 
 if TYPE_CHECKING:
     from pipeline.data.prepared import Prepared
+    from pipeline.sweep.cells import Cell
     from pipeline.sweep.executors import Here, OnCluster
+    from pipeline.sweep.finalists import Finalist
     from pipeline.sweep.plan import Plan
+    from pipeline.sweep.study import Study
     from pipeline.tracking.trials import CellRun, Sweep
 
 
@@ -40,7 +45,7 @@ def run(params: Params) -> "Sequence[CellRun]":
         Interrupted: it was stopped; what is done is recorded.
     """
     from pipeline.data import prepared
-    from pipeline.sweep import lock, plan
+    from pipeline.sweep import finalists, lock, plan
     from pipeline.tracking import runs, trials
 
     params = _own_grid(params)
@@ -51,7 +56,10 @@ def run(params: Params) -> "Sequence[CellRun]":
     study = study_name(params, pictures.digest)
     if params.sweep.plan:
         found = None if params.sweep.fresh else trials.newest_sweep(study)
-        _print_plan(params, plan.of(params, found.cells() if found else []))
+        planned = plan.of(params, found.cells() if found else [])
+        _print_plan(params, planned)
+        for line in finalists.plan_lines(params, planned, found):
+            print(line)
         return []
     count = _workers(params)
     with lock.held(study, Path(params.data.cache)), _opened(params, study) as (sweep, is_new):
@@ -131,12 +139,14 @@ def _sweep(
     params: Params, sweep: "Sweep", pictures: "Prepared", count: int
 ) -> "tuple[list[CellRun], dict[str, str]]":
     """Drive the sweep and record it; returns the ranking, and why cells failed, by their names."""
-    from pipeline.sweep import driver, leaderboard, plan, study
+    from pipeline.data import splits
+    from pipeline.sweep import finalists, leaderboard, plan, study
     from pipeline.sweep.cells import Cell
     from pipeline.tracking import runs, trials
 
     planned = plan.of(params, sweep.cells())
-    with _executor(params, planned, count) as (executor, versions):
+    left = finalists.trainings_left(params, planned, sweep)
+    with _executor(params, left, count) as (executor, versions):
         # while workers import TensorFlow
         asked = study.Study(
             sweep.study,
@@ -148,45 +158,79 @@ def _sweep(
             trials.validation_accuracies,
         )
         where = _where(params, sweep, pictures)
-        driving = driver.Driver(params, sweep, planned, asked, executor, where, runs.store(), versions)
-        stopped = None
-        try:
-            driving.drive()
-        except Interrupted as interrupted:
-            stopped = interrupted
-        except KeyboardInterrupt:
-            executor.close()
-            driving.give_up()
-            raise Interrupted("stopped at once; the same command goes on from the last epochs kept") from None
-        planned = plan.of(params, sweep.cells())
-        failed = {Cell(run.values).name: run.reason for run in planned.failed}
+        planned, again, stopped = _drive(params, sweep, planned, asked, executor, versions, where)
+        failed = {Cell(run.values).name: run.reason for run in [*planned.failed, *again.failed]}
         runs.log_metrics(
             {
                 "cells/total": planned.total,
                 "cells/finished": len(planned.done),
-                "cells/failed": len(failed),
+                "cells/failed": len(planned.failed),
             }
         )
-        ranking = leaderboard.ranked(planned.done, params.sweep.metric)
+        repeated = finalists.of(params, planned.done, again.done)
+        means = finalists.means(repeated, params.sweep.metric)
+        ranking = leaderboard.ranked(planned.done, params.sweep.metric, means)
         if ranking:
-            _record(ranking, params, sweep)
-            if not stopped:
+            _record(ranking, repeated, params, len(pictures.indices(splits.VALIDATION)))
+            # of the winner alone, which is not known while repeats wait for another time
+            if not stopped and again.total == len(again.done) + len(again.failed):
                 _test(ranking[0], params, sweep, executor, where)
         if stopped:
             print(f"{len(planned.done):,} of {counted(planned.total, 'cell')} are done")
+            if again.total:
+                print(f"{len(again.done):,} of {counted(again.total, 'repeat')} of the finalists are done")
             raise stopped
     return ranking, failed
 
 
+def _drive(
+    params: Params,
+    sweep: "Sweep",
+    planned: "Plan",
+    study: "Study",
+    executor: "Here | OnCluster",
+    versions: Mapping[str, str],
+    where: Mapping[str, Any],
+) -> "tuple[Plan, Plan, Interrupted | None]":
+    """Run the cells, then the finalists again; returns what is done of both, and how it was stopped if so."""
+    from pipeline.sweep import driver, finalists, plan
+    from pipeline.tracking import runs
+
+    start = time.monotonic()
+
+    def drive(planned: "Plan", new_run: "Callable[[Cell], str]") -> Interrupted | None:
+        driving = driver.Driver(
+            params, sweep, new_run, planned, study, executor, where, runs.store(), versions, start
+        )
+        try:
+            driving.drive()
+        except Interrupted as interrupted:
+            return interrupted
+        except KeyboardInterrupt:
+            executor.close()
+            driving.give_up()
+            raise Interrupted("stopped at once; the same command goes on from the last epochs kept") from None
+        return None
+
+    stopped = drive(planned, lambda cell: sweep.new_cell(cell.name, cell.key))
+    planned = plan.of(params, sweep.cells())
+    again = finalists.planned(params, planned.done, sweep.finalists())
+    if again.total > len(again.done) and not stopped:
+        print(finalists.announcement(params), flush=True)
+        of = finalists.originals(params, planned.done)
+        stopped = drive(again, lambda cell: sweep.new_finalist(cell.name, cell.key, of[cell]))
+        again = finalists.planned(params, planned.done, sweep.finalists())
+    return planned, again, stopped
+
+
 @contextmanager
 def _executor(
-    params: Params, planned: "Plan", count: int
+    params: Params, left: int, count: int
 ) -> "Iterator[tuple[Here | OnCluster, Mapping[str, str]]]":
-    """Where cells run, and the packages that must be there."""
+    """Where so many trainings run, and the packages that must be there."""
     from pipeline.sweep import cluster
     from pipeline.sweep.executors import Here
 
-    left = planned.total - len(planned.done)
     versions: Mapping[str, str] = {}
     if params.sweep.cluster is not None:
         executor, versions = cluster.connect(params.sweep)
@@ -245,17 +289,27 @@ def _print_plan(params: Params, planned: "Plan") -> None:
     print(planned.summary())
 
 
-def _record(ranking: "Sequence[CellRun]", params: Params, sweep: "Sweep") -> None:
-    """Log the ranking to the sweep's run, and print it."""
-    from pipeline.sweep import leaderboard
+def _record(
+    ranking: "Sequence[CellRun]", finalists: "Sequence[Finalist]", params: Params, pictures: int
+) -> None:
+    """Log the ranking, and how sure it is on so many pictures, to the sweep's run, and print them."""
+    from pipeline.sweep import leaderboard, verdict
     from pipeline.tracking import runs
 
-    table = leaderboard.Table(ranking, params)
-    runs.log_files({"leaderboard.csv": table.as_csv(), "leaderboard.md": table.as_markdown().encode()})
+    table = leaderboard.Table(ranking, params, pictures, finalists)
+    found = verdict.of(ranking, finalists, params.sweep.metric, pictures)
+    runs.log_files(
+        {
+            "leaderboard.csv": table.as_csv(),
+            "leaderboard.md": table.as_markdown(verdict.lines(found)).encode(),
+            verdict.FILE: verdict.as_json(found),
+        }
+    )
     runs.set_tags({"best_run_id": ranking[0].run_id})
     scores = ranking[0].trial.scores
-    runs.log_metrics({f"best/{name}": scores[name] for name in leaderboard.SCORES})
+    runs.log_metrics({f"best/{name}": scores[name] for name in {*leaderboard.SCORES, params.sweep.metric}})
     print(table.as_console())
+    print("\n".join(verdict.lines(found)))
 
 
 def _test(

@@ -7,7 +7,7 @@ makes cells' runs and writes the study; only the worker that has a cell writes t
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +35,8 @@ TICK = 0.5  # seconds between two looks at clocks and signals
 def _summary(params: Params, sweep: Sweep, planned: Plan, workers: int) -> str:
     """What is said before cells run: how many, how many are done, on how many workers."""
     parts = [planned.summary()]
-    if planned.open:
-        parts.append(f"{len(planned.open):,} of them begun")
+    if planned.begun:
+        parts.append(f"{len(planned.begun):,} of them begun")
     where = f" of {params.sweep.cluster}" if params.sweep.cluster else ""
     parts.append(f"{counted(workers, 'worker')}{where}")
     return f"{', '.join(parts)}; study {sweep.study}"
@@ -59,27 +59,32 @@ class Driver:
     Args:
         params: those in force.
         sweep: the sweep's run.
+        new_run: makes a cell's run; gives its id.
         planned: its cells.
         study: proposes cells.
         executor: runs them.
         pictures: of the tasks.
         store: MLflow's tracking URI.
         versions: that workers must have; none for workers of this machine.
+        start: what the time budget counts from, by `time.monotonic`.
     """
 
     def __init__(
         self,
         params: Params,
         sweep: Sweep,
+        new_run: Callable[[Cell], str],
         planned: Plan,
         study: Study,
         executor: Here | OnCluster,
         pictures: Mapping[str, Any],
         store: str,
         versions: Mapping[str, str],
+        start: float,
     ):
         self._params, self._sweep, self._study, self._executor = params, sweep, study, executor
         self._pictures, self._store, self._versions = pictures, store, versions
+        self._new_run, self._start = new_run, start
         self._session = uuid.uuid4().hex
         self._runs = {key: run.run_id for key, run in planned.known.items()}
         self._seen = {key for key, run in planned.known.items() if run.trial}
@@ -89,10 +94,11 @@ class Driver:
         self._reserve: list[Cell] = []
         self._running: dict[str, _Running] = {}
         self._stopping, self._broken, self._told_to_stop = "", "", False
-        self._start = time.monotonic()
         self._summary = _summary(params, sweep, planned, executor.slots())
         best = max((run.trial.scores[params.sweep.metric] for run in planned.done), default=None)
-        self._progress = Progress(planned.total, len(planned.done), params.epochs, params.sweep.metric, best)
+        self._progress = Progress(
+            planned.total, len(planned.done), params.epochs, params.sweep.metric, best, planned.noun
+        )
 
     def drive(self) -> None:
         """Run cells until none is left.
@@ -197,7 +203,7 @@ class Driver:
         while len(self._running) < slots and (cell := self._next()):
             key = plan.identity(self._params, cell)
             if key not in self._runs:
-                self._runs[key] = self._sweep.new_cell(cell.name, cell.key)
+                self._runs[key] = self._new_run(cell)
             self._submit(_Running(cell, self._runs[key], ""))
 
     def _next(self) -> Cell | None:

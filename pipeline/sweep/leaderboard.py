@@ -3,14 +3,19 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
-from typing import Any
+import statistics
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from pipeline import markdown
+from pipeline import intervals, markdown
 from pipeline.params import Params, section_of
 from pipeline.sections import lookup
 from pipeline.sweep.cells import Cell, ordered
 from pipeline.tracking.trials import CellRun
+
+if TYPE_CHECKING:
+    from pipeline.sweep.finalists import Finalist
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 ENDS = 5  # how many of the best and of the worst are shown
@@ -21,16 +26,30 @@ HEADS = {
     "activation": "Activation",
     "bias_initializer": "Bias initializer",
     "f1": "F1",
+    "macro_f1": "Macro F1",
     "epochs": "Epochs",
 }
 
 
-def ranked(runs: Sequence[CellRun], metric: str) -> list[CellRun]:
-    """Finished cells, best first: by `metric`, among equals by validation loss, then by name."""
+def ranked(
+    runs: Sequence[CellRun], metric: str, means: Mapping[str, float] = MappingProxyType({})
+) -> list[CellRun]:
+    """Finished cells, best first: by `metric`, among equals by validation loss, then by name.
 
-    def key(run: CellRun) -> tuple[float, float, str]:
+    Args:
+        runs: the cells'.
+        metric: what ranks them.
+        means: of the finalists, by their run; these come first, in the order of their means.
+    """
+
+    def key(run: CellRun) -> tuple[bool, float, float, str]:
         loss = run.trial.val_loss
-        return -run.trial.scores[metric], loss if math.isfinite(loss) else math.inf, Cell(run.values).name
+        return (
+            run.run_id not in means,
+            -means.get(run.run_id, run.trial.scores[metric]),
+            loss if math.isfinite(loss) else math.inf,
+            Cell(run.values).name,
+        )
 
     return sorted(runs, key=key)
 
@@ -41,43 +60,75 @@ def ends(ranking: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     return best, ranking[max(len(best), len(ranking) - ENDS) :]
 
 
+def accuracy_interval(runs: Sequence[CellRun], pictures: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy, or of its mean over seeds, for the luck of the pictures.
+
+    Of a mean it is Wilson's for the pictures alone, however many seeds there are: they share their pictures.
+    It is then rather too wide than too narrow.
+
+    Args:
+        runs: one for each seed.
+        pictures: of the validation split.
+    """
+    mean = statistics.fmean(run.trial.scores["accuracy"] for run in runs)
+    return intervals.wilson(mean * pictures, pictures)
+
+
 class Table:
     """A ranking as a table, in three shapes.
 
     Its columns are the keys of all its cells; where a grid got a further key later, the cells before it have
-    the value that was in force. With a pruner, or where a cell was pruned, the epochs trained stand beside.
+    the value that was in force. With a pruner, or where a cell was pruned, the epochs trained stand beside;
+    with finalists, what the seeds came to, and the 95 % interval of each accuracy.
 
     Args:
         ranking: finished cells, best first; one or more.
         params: those in force.
+        pictures: of the validation split.
+        finalists: with their seeds.
     """
 
-    def __init__(self, ranking: Sequence[CellRun], params: Params):
+    def __init__(
+        self,
+        ranking: Sequence[CellRun],
+        params: Params,
+        pictures: int = 0,
+        finalists: "Sequence[Finalist]" = (),
+    ):
         self._ranking, self._raw = ranking, params.model_dump(by_alias=True)
         self._keys = ordered(dict.fromkeys(key for run in ranking for key in run.values))
+        self._metric, self._pictures = params.sweep.metric, pictures
+        self._scores = [*dict.fromkeys([*SCORES, self._metric])]
         pruned = params.sweep.pruner != "none" or any(run.trial.pruned for run in ranking)
         self._extra = ["epochs"] if pruned else []
+        self._finalists = {finalist.cell.run_id: finalist for finalist in finalists}
 
     def as_csv(self) -> bytes:
         """leaderboard.csv: rank, name, the grid's keys, the scores, run_id; best first."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["rank", "name", *self._keys, *SCORES, *self._extra, "run_id"])
+        extra = [*self._extra]
+        if self._finalists:
+            extra += ["repeats", f"{self._metric}_mean", f"{self._metric}_spread"]
+            extra += ["accuracy_low", "accuracy_high"]
+        writer.writerow(["rank", "name", *self._keys, *self._scores, *extra, "run_id"])
         for rank, run in enumerate(self._ranking, start=1):
-            scores = [repr(run.trial.scores[name]) for name in SCORES]
+            scores = [repr(run.trial.scores[name]) for name in self._scores]
             name = Cell(run.values).name
             epochs = [run.trial.epochs] if self._extra else []
-            writer.writerow([rank, name, *self._values(run), *scores, *epochs, run.run_id])
+            seeds = self._over_seeds(run) if self._finalists else []
+            writer.writerow([rank, name, *self._values(run), *scores, *epochs, *seeds, run.run_id])
         return text.getvalue().encode()
 
-    def as_markdown(self) -> str:
-        """leaderboard.md: the five best and the five worst, in the original's columns."""
+    def as_markdown(self, notes: Sequence[str] = ()) -> str:
+        """leaderboard.md: the five best and the five worst, in the original's columns, and notes beneath."""
         best, worst = ends(self._ranking)
         parts = [f"## The {len(best)} best of {len(self._ranking)} cells\n", self._markdown(best, 1)]
         if worst:
             first = len(self._ranking) - len(worst) + 1
             parts += [f"\n## The {len(worst)} worst\n", self._markdown(worst, first)]
-        return "\n".join(parts)
+        listed = "".join(f"- {markdown.escape(note, 1000)}\n" for note in notes)
+        return "\n".join(parts) + f"\n{listed}" * bool(notes)
 
     def as_console(self) -> str:
         """The five best and the five worst, aligned for a terminal."""
@@ -98,11 +149,32 @@ class Table:
             for key in self._keys
         ]
 
+    def _over_seeds(self, run: CellRun) -> list[Any]:
+        """Repeats, mean, spread; the interval of the accuracy, of a finalist of its mean over the seeds."""
+        finalist = self._finalists.get(run.run_id)
+        if finalist is None:
+            return [0, "", "", *accuracy_interval([run], self._pictures)]
+        interval = accuracy_interval(finalist.runs, self._pictures)
+        spread = finalist.spread(self._metric)
+        shown = [repr(finalist.mean(self._metric)), "" if spread is None else repr(spread)]
+        return [len(finalist.runs) - 1, *shown, *interval]
+
+    def _shown_over_seeds(self, run: CellRun) -> list[str]:
+        """A finalist's mean and spread, for people: `0.8100 ± 0.0123 (3)`, the number that of the seeds."""
+        if not self._finalists:
+            return []
+        finalist = self._finalists.get(run.run_id)
+        if finalist is None:
+            return [""]
+        spread = finalist.spread(self._metric)
+        shown = "" if spread is None else f" ± {spread:.4f}"
+        return [f"{finalist.mean(self._metric):.4f}{shown} ({len(finalist.runs)})"]
+
     def _epochs(self, run: CellRun) -> list[str]:
         return [f"{run.trial.epochs}{' (pruned)' * run.trial.pruned}"] if self._extra else []
 
     def _heads(self) -> list[str]:
-        keys = [*self._keys, *SCORES, *self._extra]
+        keys = [*self._keys, *self._scores, *self._extra, *(["over_seeds"] if self._finalists else [])]
         return ["", *(HEADS.get(key, key.replace("_", " ").capitalize()) for key in keys)]
 
     def _rows(self, ranking: Sequence[CellRun], first: int) -> list[list[str]]:
@@ -110,8 +182,9 @@ class Table:
             [
                 str(rank),
                 *map(str, self._values(run)),
-                *(f"{run.trial.scores[name]:.4f}" for name in SCORES),
+                *(f"{run.trial.scores[name]:.4f}" for name in self._scores),
                 *self._epochs(run),
+                *self._shown_over_seeds(run),
             ]
             for rank, run in enumerate(ranking, start=first)
         ]

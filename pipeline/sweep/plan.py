@@ -22,16 +22,20 @@ class Plan:
         total: how many cells the study has when the sweep is done: those of the grid, and those done before.
         known: the runs that there are, by what identifies their cells.
         begun: those of the sweep that are not finished, failed ones last.
+        more: cells to be begun after these, where they are not the study's to propose.
+        noun: what each of them is called.
     """
 
     total: int
     known: dict[str, CellRun]
     begun: list[CellRun]
+    more: Sequence[Cell] = ()
+    noun: str = "cell"
 
     @property
     def open(self) -> list[Cell]:
-        """The cells to be gone on with, in this order."""
-        return [Cell(run.values) for run in self.begun]
+        """The cells to be gone on with or begun, in this order, before the study is asked for others."""
+        return [*(Cell(run.values) for run in self.begun), *self.more]
 
     @property
     def failed(self) -> list[CellRun]:
@@ -46,7 +50,7 @@ class Plan:
     def summary(self) -> str:
         """How many cells there are, are done and are left: `48 cells, 12 done, 36 to train`."""
         left = self.total - len(self.done)
-        return f"{counted(self.total, 'cell')}, {len(self.done):,} done, {left:,} to train"
+        return f"{counted(self.total, self.noun)}, {len(self.done):,} done, {left:,} to train"
 
 
 def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:

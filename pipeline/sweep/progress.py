@@ -18,16 +18,20 @@ class Progress:
         epochs: the most that a cell is trained.
         metric: what cells are ranked by.
         best: the best score so far.
+        noun: what a cell is called.
     """
 
-    def __init__(self, total: int, done: int, epochs: int, metric: str, best: float | None):
+    def __init__(
+        self, total: int, done: int, epochs: int, metric: str, best: float | None, noun: str = "cell"
+    ):
         self.total, self.done, self.epochs, self.metric, self.best = total, done, epochs, metric, best
-        self.failed = 0
+        self.noun, self.failed = noun, 0
         self._running: dict[str, int] = {}  # epochs done, by the cell's key
         self._start, self._trained = time.monotonic(), 0
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = Bar(estimate=False, desc="sweep", total=total, initial=done)
+            title = "sweep" if noun == "cell" else noun
+            self._bar = Bar(estimate=False, desc=title, total=total, initial=done)
 
     def started(self, cell: Cell, epochs: int = 0) -> None:
         """A cell runs, of which so many epochs are done."""
@@ -56,7 +60,7 @@ class Progress:
             if score is None:
                 self._bar.write(f"{cell.name}: {result}", file=sys.stderr)
             return
-        position = f"cell {self.done + self.failed:,}/{self.total:,}"
+        position = f"{self.noun} {self.done + self.failed:,}/{self.total:,}"
         self._print(f"{position} {cell.name}: {result}; {self._state()}")
 
     def left(self, cell: Cell) -> None:

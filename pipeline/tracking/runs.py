@@ -224,11 +224,16 @@ def read(run_id: str, path: str) -> bytes:
     Raises:
         UserError: the run has no such artifact.
     """
-    folder, _, name = path.rpartition("/")
-    if name not in artifacts(run_id, folder):
-        raise UserError(f"run {run_id} has no artifact {path}: it is not finished, or it was deleted")
     with tempfile.TemporaryDirectory() as temporary:
-        return Path(MlflowClient().download_artifacts(run_id, path, temporary)).read_bytes()
+        try:
+            return Path(MlflowClient().download_artifacts(run_id, path, temporary)).read_bytes()
+        except (MlflowException, OSError):
+            folder, _, name = path.rpartition("/")
+            if name in artifacts(run_id, folder):  # asked for only now, since it takes as long as the file
+                raise
+            raise UserError(
+                f"run {run_id} has no artifact {path}: it is not finished, or it was deleted"
+            ) from None
 
 
 def artifacts(run_id: str, folder: str) -> set[str]:

@@ -13,6 +13,8 @@ from pipeline.tracking import runs
 
 REPORT = "report/"
 FORMAT = "1"  # of what is written to a sweep's runs; raise it when their meaning changes
+# Steps of a sweep's nested runs; each such run has its values under a tag of the same name.
+CELL, FINALIST = "cell", "finalist"
 PAGE = 1000  # runs a search returns at once
 ORIGIN = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
 
@@ -60,7 +62,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class CellRun:
-    """A cell of a sweep, as its run tells.
+    """A cell of a sweep, or a finalist trained again, as its run tells.
 
     Attributes:
         run_id: of its run.
@@ -82,7 +84,7 @@ class CellRun:
         finished = run.info.status == "FINISHED"
         return cls(
             run.info.run_id,
-            json.loads(run.data.tags["cell"]),
+            json.loads(run.data.tags[run.data.tags["step"]]),
             run.info.status,
             Trial.of(run) if finished else None,
             run.data.tags.get("reason", ""),
@@ -115,35 +117,57 @@ class Sweep:
         )
 
     def cells(self) -> list[CellRun]:
-        """Its cells, oldest first; one run each.
-
-        Where a store was killed between making a run and saying so, a cell may have a second run that
-        nothing was ever logged to: it is deleted here.
-        """
-        found = _search(
-            self.experiment_id,
-            f"tags.study = '{self.study}' AND tags.step = 'cell' "
-            f"AND tags.mlflow.parentRunId = '{self.run_id}'",
-        )
-        chosen: dict[str, Run] = {}
-        for run in sorted(found, key=lambda run: (not run.data.params, run.info.start_time)):
-            if chosen.setdefault(run.data.tags["cell"], run) is not run:
-                MlflowClient().delete_run(run.info.run_id)
-        return [CellRun.of(run) for run in sorted(chosen.values(), key=lambda run: run.info.start_time)]
+        """Its cells, oldest first; one run each."""
+        return self._found(CELL)
 
     def new_cell(self, name: str, cell: str) -> str:
         """Make a cell's run, nested in this one; gives its id.
-
-        Its tags come with it, in one step, so that it is found whatever is killed afterwards.
 
         Args:
             name: of the run.
             cell: the cell's values as JSON with sorted keys.
         """
+        return self._new(name, {"step": CELL, CELL: cell})
+
+    def finalists(self) -> list[CellRun]:
+        """Its cells that were trained again, oldest first; one run for each, the seed among its values."""
+        return self._found(FINALIST)
+
+    def new_finalist(self, name: str, values: str, cell_run_id: str) -> str:
+        """Make a run for training a cell again, nested in this one; gives its id.
+
+        It carries no tag `cell`, so that whoever looks for cells finds each once.
+
+        Args:
+            name: of the run.
+            values: the cell's and the seed as JSON with sorted keys.
+            cell_run_id: the run of the cell, with its first seed.
+        """
+        return self._new(name, {"step": FINALIST, FINALIST: values, "finalist_of": cell_run_id})
+
+    def _found(self, step: str) -> list[CellRun]:
+        """The runs of a step, one for each combination of values.
+
+        Where a store was killed between making a run and saying so, there may be a second run that nothing
+        was ever logged to: it is deleted here.
+        """
+        found = _search(
+            self.experiment_id,
+            f"tags.study = '{self.study}' AND tags.step = '{step}' "
+            f"AND tags.mlflow.parentRunId = '{self.run_id}'",
+        )
+        chosen: dict[str, Run] = {}
+        for run in sorted(found, key=lambda run: (not run.data.params, run.info.start_time)):
+            if chosen.setdefault(run.data.tags[step], run) is not run:
+                MlflowClient().delete_run(run.info.run_id)
+        return [CellRun.of(run) for run in sorted(chosen.values(), key=lambda run: run.info.start_time)]
+
+    def _new(self, name: str, tags: Mapping[str, str]) -> str:
+        """Make a nested run; its tags come in one step, so that it is found whatever is killed afterwards."""
         # who and what started it; MLflow's fluent calls would add this, and end the run with this process
         origin = {key: self.tags[key] for key in ORIGIN if key in self.tags}
-        tags = {"step": "cell", "cell": cell, "study": self.study, "mlflow.parentRunId": self.run_id}
-        run = MlflowClient().create_run(self.experiment_id, tags=origin | tags, run_name=name)
+        nested = {"study": self.study, "mlflow.parentRunId": self.run_id}
+        run = MlflowClient().create_run(self.experiment_id, tags=origin | nested | tags, run_name=name)
         return run.info.run_id
 
 

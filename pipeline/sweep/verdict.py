@@ -1,0 +1,173 @@
+"""Whether a sweep's winner is better than the others, as far as its pictures can tell: verdict.json.
+
+The winner's answers to the validation pictures are compared with those of every other cell, each with its
+first seed, by McNemar's test: by which of them are right, whatever metric ranks the cells.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipeline import significance
+from pipeline.errors import UserError
+from pipeline.sweep import finalists as seeds
+from pipeline.sweep import leaderboard
+from pipeline.sweep.cells import Cell
+from pipeline.sweep.finalists import Finalist
+from pipeline.tracking import runs
+from pipeline.tracking.trials import CellRun
+
+FILE = "verdict.json"  # among the artifacts of a sweep's run
+LEVEL = 0.95
+_READERS = 8  # files fetched at once: from a server, each takes some round trips
+_MOST_NAMED = 3
+
+
+def of(ranking: Sequence[CellRun], finalists: Sequence[Finalist], metric: str, pictures: int) -> dict:
+    """What verdict.json holds; see the README.
+
+    Where the numbers of right answers alone tell a cell from the winner, whichever pictures these were, its
+    answers are not read. A cell whose answers are gone, or are of pictures with other names, is not compared.
+
+    Args:
+        ranking: finished cells, best first.
+        finalists: with their seeds.
+        metric: what ranks them.
+        pictures: of the validation split.
+
+    Returns:
+        `indistinguishable` are the cells that the winner is not better than at the `level`, in their order:
+        those with a `corrected_p_value` above what it leaves, and those that are right more often, as there
+        may be where another metric, or the mean over seeds, ranks. `p_value` is McNemar's own.
+    """
+    winner, *others = ranking
+    right = {run.run_id: round(run.trial.scores["accuracy"] * pictures) for run in ranking}
+
+    def told(p_value: float, run: CellRun) -> bool:
+        """Whether the winner is better than a cell."""
+        significant = significance.corrected(p_value, len(ranking)) <= 1 - LEVEL
+        return significant and right[winner.run_id] > right[run.run_id]
+
+    unsure = [
+        run
+        for run in others
+        if not told(significance.largest_p_value(right[winner.run_id], right[run.run_id], pictures), run)
+    ]
+    answers = _answers([winner, *unsure]) if unsure else {}
+    comparable = [run for run in unsure if _names(answers, run) == _names(answers, winner) is not None]
+    entries = []
+    for run in comparable:
+        counts = _disagreements(answers[winner.run_id], answers[run.run_id])
+        p_value = significance.mcnemar(*counts)
+        if not told(p_value, run):
+            entries.append(_entry(run, p_value, len(ranking), *counts))
+    return {
+        "metric": metric,
+        "level": LEVEL,
+        "winner": {"run_id": winner.run_id, "name": Cell(winner.values).name},
+        "accuracy": winner.trial.scores["accuracy"],
+        "interval": leaderboard.accuracy_interval([winner], pictures),
+        "compared": len(others) - len(unsure) + len(comparable),
+        "pictures": pictures,
+        "indistinguishable": entries,
+        "ranked_by_mean": winner.run_id in seeds.means(finalists, metric),
+        "finalists": [
+            _finalist(finalist, metric, pictures)
+            for finalist in sorted(finalists, key=lambda finalist: ranking.index(finalist.cell))
+        ],
+    }
+
+
+def as_json(verdict: Mapping[str, Any]) -> bytes:
+    """The file's content."""
+    return (json.dumps(verdict, indent=2) + "\n").encode()
+
+
+def read(sweep_run_id: str) -> dict | None:
+    """The verdict on a sweep; None where it has none."""
+    if FILE not in runs.artifacts(sweep_run_id, ""):
+        return None
+    return json.loads(runs.read(sweep_run_id, FILE))
+
+
+def lines(verdict: Mapping[str, Any]) -> list[str]:
+    """The verdict in words, for people; the winner is `it`."""
+    low, high = verdict["interval"]
+    found = [f"accuracy of the best: {verdict['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f})"]
+    alike, pictures = [entry["name"] for entry in verdict["indistinguishable"]], verdict["pictures"]
+    by = f"on these {pictures:,} pictures (McNemar, {verdict['level']:.0%}".replace("%", " %") + ")"
+    if alike:
+        others = "1 other" if len(alike) == 1 else f"{len(alike)} others"
+        found.append(f"{others} cannot be told from it {by}: {few(alike)}")
+    elif verdict["compared"]:
+        found.append(f"it is better than every other cell {by}")
+    if verdict["ranked_by_mean"]:
+        (best,) = (one for one in verdict["finalists"] if one["run_id"] == verdict["winner"]["run_id"])
+        found.append(
+            f"the {len(verdict['finalists'])} finalists are ranked by their means over seeds "
+            f"{', '.join(map(str, best['seeds']))}; its is {best['mean']:.4f} ± {best['spread']:.4f}"
+        )
+    elif verdict["finalists"]:
+        found.append("one seed alone ranks the finalists until all have been trained with the same ones")
+    return found
+
+
+def few(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    if len(names) <= _MOST_NAMED + 1:
+        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED:,} more"
+
+
+def _entry(run: CellRun, p_value: float, cells: int, only_winner: int, only_other: int) -> dict:
+    return {
+        "run_id": run.run_id,
+        "name": Cell(run.values).name,
+        "p_value": p_value,
+        "corrected_p_value": significance.corrected(p_value, cells),
+        "only_winner_right": only_winner,
+        "only_other_right": only_other,
+    }
+
+
+def _finalist(finalist: Finalist, metric: str, pictures: int) -> dict:
+    return {
+        "run_id": finalist.cell.run_id,
+        "name": Cell(finalist.cell.values).name,
+        "seeds": list(finalist.seeds),
+        "scores": finalist.scores(metric),
+        "mean": finalist.mean(metric),
+        "spread": finalist.spread(metric),
+        "interval": leaderboard.accuracy_interval(finalist.runs, pictures),
+    }
+
+
+def _answers(cells: Iterable[CellRun]) -> dict[str, dict[str, bool]]:
+    """Whether each picture is answered right, by its name, of each run whose predictions are there."""
+
+    def one(run: CellRun) -> tuple[str, dict[str, bool]] | None:
+        try:
+            content = runs.read(run.run_id, "report/predictions.csv")
+        except UserError:
+            return None
+        text = io.StringIO(content.decode(errors="surrogateescape"), newline="")
+        rows = csv.reader(text)
+        next(rows)
+        return run.run_id, {name: label == prediction for name, label, prediction, *_ in rows}
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return dict(filter(None, readers.map(one, cells)))
+
+
+def _names(answers: Mapping[str, Mapping[str, bool]], run: CellRun) -> set[str] | None:
+    return set(answers[run.run_id]) if run.run_id in answers else None
+
+
+def _disagreements(winner: Mapping[str, bool], other: Mapping[str, bool]) -> tuple[int, int]:
+    """The pictures that only the winner has right, and those that only the other has."""
+    only_winner = sum(right and not other[name] for name, right in winner.items())
+    only_other = sum(other[name] and not right for name, right in winner.items())
+    return only_winner, only_other
