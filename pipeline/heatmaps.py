@@ -52,7 +52,7 @@ def side_by_side(image: np.ndarray, heat: np.ndarray, title: str, meaning: str) 
         title: Text above all three: the picture's name, its label, what was predicted.
         meaning: Text above the map: the method, and the class that it speaks for.
     """
-    picture = _fit(image, _SIDE)
+    picture = fit(image, _SIDE)
     height, width, _ = picture.shape
     titles = textwrap.wrap(lettering.drawable(title), (3 * width + 100) // 9, **_FEW_LINES)
     meanings = textwrap.wrap(lettering.drawable(meaning), (width + 20) // 8, **_FEW_LINES)
@@ -81,7 +81,7 @@ def sheet(images: np.ndarray, maps: np.ndarray, captions: Sequence[str], columns
         captions: n texts of at most two lines; of a long line, the end is kept.
         columns: Most pictures, each with its overlay, in a row.
     """
-    pairs = [_pair(image, heat) for image, heat in zip(images, maps, strict=True)]
+    pairs = [with_overlay(image, heat) for image, heat in zip(images, maps, strict=True)]
     height, width, _ = pairs[0].shape
     columns = min(columns, len(pairs))
     pitch_x, pitch_y = width + 2 * _GAP, height + _LINES + _GAP
@@ -102,13 +102,14 @@ def _ending(line: str, most: int) -> str:
     return line if len(line) <= most else f"…{line[1 - most :]}"
 
 
-def _pair(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    picture = _fit(image, _TILE)
+def with_overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture, enlarged, beside itself under its map: (h, w, 3) uint8 and (rows, columns) float, 0 to 1."""
+    picture = fit(image)
     gap = np.full((picture.shape[0], 2, 3), 255, np.uint8)
     return np.concatenate([picture, gap, overlay(picture, heat)], axis=1)
 
 
-def _fit(image: np.ndarray, side: int) -> np.ndarray:
+def fit(image: np.ndarray, side: int = _TILE) -> np.ndarray:
     """(h, w, 3) at `side` px on its longer side; smoothly, since large pixels hide what a small one shows."""
     height, width, _ = image.shape
     scale = side / max(height, width)

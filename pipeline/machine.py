@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +14,13 @@ _CPU_FLAGS = {"avx512_bf16", "amx_bf16"}  # of /proc/cpuinfo
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def description() -> str:
+    """This machine in a line: system, cores, GPUs."""
+    count = len(gpus())
+    of_graphics = f"{count} GPU{'s' * (count != 1)}" if count else "no GPU"
+    return f"{platform.system()} {platform.machine()}, {cores()} cores, {of_graphics}"
 
 
 def gpus() -> list[str]:

@@ -14,12 +14,14 @@ from pipeline.networks import NETWORKS, check_files
 from pipeline.schema import (
     GRID,
     DataParams,
+    DoctorParams,
     EvaluateParams,
     ExplainParams,
     ExportParams,
     ModelParams,
     PredictParams,
     RegisterParams,
+    ReportParams,
     SweepParams,
     TrainParams,
 )
@@ -45,8 +47,10 @@ class Params(Section):
     # `register` itself is a method of every class that has pydantic's metaclass
     register_: RegisterParams = Field(alias="register")
     explain: ExplainParams
+    report: ReportParams
     predict: PredictParams
     export: ExportParams
+    doctor: DoctorParams
 
     @model_validator(mode="before")
     @classmethod

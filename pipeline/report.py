@@ -1,4 +1,7 @@
-"""What a set of predictions is reported as: text, tables and figures, as files by name."""
+"""What a set of predictions is reported as: text, tables and figures, as files by name.
+
+The page of a whole sweep, report.html, is another thing: pipeline/pages.
+"""
 
 import csv
 import io

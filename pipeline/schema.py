@@ -287,6 +287,13 @@ class ExplainParams(Section):
     output: Text = Field(description="folder that the figures are written to; relative to the project")
 
 
+class ReportParams(Section):
+    """Which sweep is reported on, and where the page goes."""
+
+    run_id: Text | None = Field(description="the sweep's run, or a cell's; null: the newest sweep")
+    output: Text = Field(description="the page, an HTML file; relative to the project")
+
+
 class PredictParams(Section):
     """Which pictures are classified by which model, and where the answers go."""
 
@@ -318,3 +325,10 @@ class ExportParams(Section):
     output: Text = Field(
         description="folder of the export, which replaces an earlier one; relative to the project"
     )
+
+
+class DoctorParams(Section):
+    """How closely the pictures are looked at before anything is trained."""
+
+    labels: bool = Field(description="true: train a first model, and list the labels that it doubts")
+    output: Text = Field(description="folder of doctor.html and findings.csv; relative to the project")

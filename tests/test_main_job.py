@@ -14,6 +14,9 @@ from conftest import ROOT, Project
 from mlflow import MlflowClient
 from PIL import Image
 
+from pipeline.errors import UserError
+from pipeline.tracking import histories
+
 pytestmark = pytest.mark.slow
 
 SMALL = ("--data.limit=120", "--data.image_size=32", "--train.epochs=2")
@@ -155,10 +158,60 @@ def test_only_the_winner_meets_the_test_split(parent, cell_runs):
     assert not tested & validated
 
 
+def test_report_of_the_sweep_links_its_cells(parent, cell_runs, swept):
+    assert f"report: {artifact(parent, 'report.html')}" in swept.result.stdout
+    page = artifact(parent, "report.html").read_text()
+    linked = set(re.findall(r"#/experiments/0/runs/(\w+)", page))
+    assert linked == {run.info.run_id for run in [parent, *cell_runs]}
+    assert f"validation accuracy {parent.data.metrics['best/accuracy']:.3f}" in page
+    assert page.count("data:image/jpeg") > 12  # examples of two classes; mistakes, and uncertain pictures
+    assert parent.data.tags["machine"] in page
+
+
+def test_report_of_an_older_sweep_needs_no_pictures(parent, cell_runs, swept, browser):
+    """By a cell's run id, where the prepared pictures are gone; a real browser opens it from disk."""
+    run_id = f"--report.run_id={cell_runs[0].info.run_id}"
+    result = swept.run("report", run_id, "--data.cache=gone", "--report.output=a/b.html")
+    assert result.returncode == 0, result.stderr
+    file = swept.path / "a/b.html"
+    assert str(file) in result.stdout
+    assert artifact(parent, "report.html").read_bytes() == file.read_bytes()
+    page, wrong = browser.new_page(), []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto(file.as_uri())
+    page.wait_for_selector("#time [data-drawn]")
+    assert "are not on this machine any more" in page.inner_text("#data")
+    assert page.locator("#data img").count() == 0
+    assert page.locator("#cells tbody tr").count() == 4
+    assert page.locator("#cells .bad").all_inner_texts() == ["diverged"] * 2
+    assert wrong == []
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("run_id", "experiment", "words"),
+    [
+        (None, "999", "there is no sweep to report on; run `mlflow run . -e sweep` first"),
+        ("0000", "0", "no run '0000'"),
+    ],
+)
+def test_report_refuses_what_is_no_sweep(swept, monkeypatch, run_id, experiment, words):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    mlflow.set_tracking_uri(swept.uri)
+    try:
+        with pytest.raises(UserError, match=words):
+            histories.sweep_run(run_id)
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
 PREDICT = """
 import csv, sys
 import mlflow, numpy as np
 from PIL import Image
+
+from pipeline.errors import UserError
+from pipeline.tracking import histories
 images, index, uri = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")

@@ -102,6 +102,19 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadablePicture(kind, error) from error
 
 
+def header(data: bytes) -> tuple[str, str, tuple[int, int]]:
+    """What a picture's file tells of itself before its pixels are decoded: format, mode, (width, height).
+
+    Raises:
+        UnreadablePicture: There is no such header. Where there is one, `decode` may fail all the same.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombError, *_DECODER_ERRORS) as error:
+        raise UnreadablePicture("not a picture", error) from error
+    return image.format, image.mode, image.size
+
+
 def resize(image: Image.Image, size: int) -> np.ndarray:
     """Resizes an RGB image to a square, antialiased (Pillow's BILINEAR), without keeping its aspect.
 

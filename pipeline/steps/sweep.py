@@ -6,10 +6,11 @@
 
 Each cell is a run nested in the sweep's, with its metrics, report and model. The sweep's own run gets the
 leaderboard, the best cell's id (tag `best_run_id`) and that cell's report on the test split, which nothing
-else has touched; `verdict.json` says from which others the best one cannot be told. With `sweep.finalists`,
-the best cells are trained again with other seeds, each in a nested run, and their means rank them. The same
-command after a stop, however that came, goes on: finished cells stay, and those that were training go on from
-their last epoch. The default, 48 cells on the drawn sample, takes about 4 minutes on two cores.
+else has touched; `verdict.json`, which says from which others the best one cannot be told; and a page of all
+of it, `report.html`. With `sweep.finalists`, the best cells are trained again with other seeds, each in a
+nested run, and their means rank them. The same command after a stop, however that came, goes on: finished
+cells stay, and those that were training go on from their last epoch. The default, 48 cells on the drawn
+sample, takes about 4 minutes on two cores.
 """
 
 import hashlib
@@ -45,14 +46,16 @@ def run(params: Params) -> "Sequence[CellRun]":
         Interrupted: it was stopped; what is done is recorded.
     """
     from pipeline.data import prepared
+    from pipeline.doctor import quick
     from pipeline.sweep import finalists, lock, plan
     from pipeline.tracking import runs, trials
 
-    params = _own_grid(params)
+    params = own_grid(params)
     if params.sweep.cluster is None:  # its workers may have other files than this machine
         params.check_files()
     params = train.in_precision(params)
     pictures = prepared.prepare(params.data, params.seed)
+    print(*quick.lines(pictures), sep="\n", flush=True)
     study = study_name(params, pictures.digest)
     if params.sweep.plan:
         found = None if params.sweep.fresh else trials.newest_sweep(study)
@@ -61,7 +64,7 @@ def run(params: Params) -> "Sequence[CellRun]":
         for line in finalists.plan_lines(params, planned, found):
             print(line)
         return []
-    count = _workers(params)
+    count = workers(params)
     with lock.held(study, Path(params.data.cache)), _opened(params, study) as (sweep, is_new):
         if is_new:
             runs.log_prepared(pictures, params.data.source)
@@ -74,7 +77,7 @@ def run(params: Params) -> "Sequence[CellRun]":
     return ranking
 
 
-def _own_grid(params: Params) -> Params:
+def own_grid(params: Params) -> Params:
     """The parameters without the keys of the grid that mean nothing to the network."""
     try:
         params, left_out = params.with_own_grid()
@@ -92,7 +95,7 @@ def study_name(params: Params, data_digest: str) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _workers(params: Params) -> int:
+def workers(params: Params) -> int:
     """How many workers there will be on this machine; 0 where they are a cluster's.
 
     Raises:
@@ -175,6 +178,8 @@ def _sweep(
             # of the winner alone, which is not known while repeats wait for another time
             if not stopped and again.total == len(again.done) + len(again.failed):
                 _test(ranking[0], params, sweep, executor, where)
+        if left or "report.html" not in runs.artifacts(sweep.run_id, ""):
+            _report(ranking, params, sweep, pictures, executor, where, stopped is not None)
         if stopped:
             print(f"{len(planned.done):,} of {counted(planned.total, 'cell')} are done")
             if again.total:
@@ -332,6 +337,38 @@ def _test(
             runs.set_tags({"tested_run_id": winner.run_id})
         scores += f", test accuracy {measured['accuracy']:.4f}, test F1 {measured['f1']:.4f}"
     print(styled(f"best: {name} ({scores}), run {winner.run_id}", BOLD, sys.stdout))
+
+
+def _report(
+    ranking: "Sequence[CellRun]",
+    params: Params,
+    sweep: "Sweep",
+    pictures: "Prepared",
+    executor: "Here | OnCluster",
+    where: Mapping[str, Any],
+    stopped: bool,
+) -> None:
+    """Log the sweep's page to its run, and say where it is; the results stand without it."""
+    from pipeline import machine
+    from pipeline.pages import sweep as page
+    from pipeline.pages.findings import Exhibits
+    from pipeline.sweep import gathering, worker
+    from pipeline.tracking import runs
+
+    runs.set_tags({"machine": machine.description()})
+    try:
+        if stopped or not ranking:  # whoever stops it does not want to wait
+            exhibits = Exhibits.none(
+                "A sweep that was stopped shows none; to have them: mlflow run . -e report"
+            )
+        else:
+            exhibits = executor.call(worker.exhibits, ranking[0].run_id, runs.store(), where)
+        found = gathering.gather(sweep.run_id, ranking, params.sweep.metric, pictures, exhibits)
+    except UserError as error:
+        print(f"there is no report: {error}; `mlflow run . -e report` makes it")
+        return
+    runs.log_files({"report.html": page.page(found)})
+    print(f"report: {runs.place_of(sweep.run_id, 'report.html')}")
 
 
 def main() -> None:

@@ -15,7 +15,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.pages.findings import Exhibits
 
 from pipeline.sweep import warm
 
@@ -154,6 +157,17 @@ def evaluate_winner(sweep_run_id: str, winner_run_id: str, name: str, store: str
     result = evaluation.evaluate(model, prepared, splits.TEST)
     evaluation.record(result, prepared, splits.TEST, f"{name}, test split", sweep_run_id)
     return result.report.scores()
+
+
+def exhibits(winner_run_id: str, store: str, pictures: Mapping) -> "Exhibits":
+    """What a sweep's best model shows of its validation pictures."""
+    _connect(store)
+    from pipeline.quiet import importing_tensorflow
+
+    with importing_tensorflow():
+        from pipeline.sweep import exhibits, supply
+
+    return exhibits.of(winner_run_id, supply.opened(pictures))
 
 
 def _dask_emit(event: dict) -> None:

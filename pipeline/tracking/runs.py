@@ -236,6 +236,15 @@ def read(run_id: str, path: str) -> bytes:
             ) from None
 
 
+def place_of(run_id: str, path: str) -> str:
+    """Where a person finds an artifact: its file on this machine, or its name and its run."""
+    uri = get(run_id).info.artifact_uri
+    scheme = uri.partition(":")[0]
+    if scheme == "file" or "://" not in uri:
+        return str(Path(uri.removeprefix("file://"), path))
+    return f"artifact {path} of run {run_id}"
+
+
 def artifacts(run_id: str, folder: str) -> set[str]:
     """The names of a run's artifacts under `folder`."""
     return {Path(item.path).name for item in MlflowClient().list_artifacts(run_id, folder)}

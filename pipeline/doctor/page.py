@@ -1,0 +1,188 @@
+"""What was found as a page, and as lines for the console."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from pipeline import pages
+from pipeline.data.pictures import UnreadablePicture, decode
+from pipeline.data.prepared import Prepared
+from pipeline.data.sources import Picture
+from pipeline.data.splits import TEST, TRAIN, VALIDATION
+from pipeline.doctor.findings import Finding, Row
+from pipeline.doctor.looks import Looks
+from pipeline.doctor.needs import Needs
+
+SHOWN = 24  # pictures, or pairs, of each kind; findings.csv has all
+LISTED = 24  # rows of a table of findings without pictures
+
+_SIDE = 128  # px of a thumbnail
+_QUALITY = 70  # of its JPEG: some 5 kB
+_GROUND = (128, 128, 128)
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """All that was found out.
+
+    Attributes:
+        source: what `data.source` names, as it was understood.
+        prepared: the pictures; None where there are none to train on.
+        looks: what their files are.
+        findings: what was found.
+        needs: what the sweep takes; None where that could not be measured.
+        room: lines on whether there is room for it.
+        problems: why the sweep would fail; empty where it would not.
+    """
+
+    source: str
+    prepared: Prepared | None
+    looks: Looks | None
+    findings: tuple[Finding, ...]
+    needs: Needs | None
+    room: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.problems:
+            return f"The sweep would fail: {self.problems[0]}"
+        to_do = sum(finding.to_do for finding in self.findings) + len(self.room)
+        if to_do:
+            return f"Ready, with {to_do} {'thing' if to_do == 1 else 'things'} to look at"
+        return "Ready to sweep"
+
+
+def console(examination: Examination) -> list[str]:
+    """The findings as a short table, what the sweep takes, and the verdict."""
+    lines = [
+        f"{finding.count:>7,}  {'look at' if finding.to_do else 'know'}  {finding.title}"
+        for finding in examination.findings
+    ]
+    if examination.needs:
+        time, memory, disk = (text for _, text in needed(examination.needs))
+        lines.append(f"the sweep takes {time}; memory: {memory}; disk: {disk}")
+    return [*lines, *examination.room, *([] if examination.problems else [examination.verdict])]
+
+
+def needed(needs: Needs) -> list[tuple[str, str]]:
+    """What a sweep takes, named, in words."""
+    return [
+        (
+            "time",
+            f"some {_duration(needs.seconds)} ({needs.cells:,} cells, {needs.room.workers} at a time)",
+        ),
+        ("memory", f"{_bytes(needs.memory)} of {_bytes(needs.room.memory)}"),
+        (
+            "disk",
+            f"{_bytes(needs.disk)}, {_bytes(needs.room.disk)} are free; the prepared pictures have their "
+            f"{_bytes(needs.prepared)} already",
+        ),
+    ]
+
+
+def html(examination: Examination, pictures: Mapping[str, Picture]) -> bytes:
+    """doctor.html.
+
+    Args:
+        examination: what it shows.
+        pictures: of the source, by name, for thumbnails.
+    """
+    prepared, looks = examination.prepared, examination.looks
+    facts = []
+    if prepared:
+        facts.append(("Pictures", f"{len(prepared.names):,}"))
+        facts.append(("Prepared as", f"{prepared.image_size} x {prepared.image_size} px, RGB"))
+    if looks:
+        facts.append(("Sizes", looks.spread()))
+        facts.append(("Formats", _counts(looks.formats)))
+        facts.append(("Modes", _counts(looks.modes)))
+    return pages.render(
+        "doctor.html.j2",
+        verdict=examination.verdict,
+        ready=not examination.problems,
+        problems=examination.problems,
+        room=examination.room,
+        source=examination.source,
+        facts=facts,
+        classes=_classes(prepared) if prepared else [],
+        findings=[
+            (finding, _thumbnails(finding, pictures), _listed(finding)) for finding in examination.findings
+        ],
+        needs=needed(examination.needs) if examination.needs else [],
+    )
+
+
+def _classes(prepared: Prepared) -> list[tuple[str, list[int]]]:
+    """The pictures of each class: in all, and in each split."""
+    counts = [prepared.counts(split) for split in (TRAIN, VALIDATION, TEST)]
+    return [
+        (name, [sum(count[name] for count in counts), *(count[name] for count in counts)])
+        for name in prepared.classes
+    ]
+
+
+def _thumbnails(finding: Finding, pictures: Mapping[str, Picture]) -> list[dict[str, object]]:
+    """The first pictures of a finding, as the page's template takes them."""
+    if not finding.pictured:
+        return []
+    found = []
+    for row in finding.rows[:SHOWN]:
+        names = [row.picture, row.other] if row.other else [row.picture]
+        image = _side_by_side([pictures[name] for name in names])
+        if image is not None:
+            found.append({"source": image, "alt": " and ".join(names), "caption": _caption(row)})
+    return found
+
+
+def _caption(row: Row) -> list[str]:
+    if not row.other:
+        return [f"{row.label}? More likely {row.other_label}", row.detail, f"{row.picture} ({row.split})"]
+    return [
+        f"{row.picture} ({row.label}, {row.split})",
+        f"{row.other} ({row.other_label}, {row.other_split})",
+        row.detail,
+    ]
+
+
+def _listed(finding: Finding) -> list[list[str]]:
+    """The first rows of a finding that has no pictures."""
+    if finding.pictured:
+        return []
+    rows = finding.rows[:LISTED]
+    return [[row.picture, row.label, row.detail] if row.picture else [row.label, row.detail] for row in rows]
+
+
+def _side_by_side(pictures: Sequence[Picture]) -> str | None:
+    """One or two pictures as the data URI of a JPEG; None where one cannot be read any more."""
+    canvas = Image.new("RGB", (len(pictures) * (_SIDE + 4) - 4, _SIDE), _GROUND)
+    for number, picture in enumerate(pictures):
+        try:
+            image = ImageOps.contain(decode(picture.read()), (_SIDE, _SIDE))
+        except UnreadablePicture:
+            return None
+        left, top = (_SIDE - image.width) // 2, (_SIDE - image.height) // 2
+        canvas.paste(image, (number * (_SIDE + 4) + left, top))
+    content = io.BytesIO()
+    canvas.save(content, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{round(seconds, -1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

@@ -1,0 +1,209 @@
+"""The charts of what matters in a sweep, as Vega-Lite specifications: cells in, dicts out.
+
+The browser draws them as SVG, at the width that there is. Text and axes have the page's own colour, the
+others are told apart on a light ground and on a dark one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from pipeline.pages import values
+from pipeline.pages.findings import Cell
+
+# Told apart with any colour vision and on any ground: after Okabe and Ito, Color Universal Design (2008).
+PALETTE = ("#3d8bcd", "#d9772b", "#2a9d78", "#b96fae", "#b39b2c", "#57a9c4", "#c8524a", "#8a9099")
+BLUE, RED, GREY = PALETTE[0], "#d0504a", "#8a9099"
+WORST_TO_BEST = ("#cf5f55", "#a59a90", "#2f7fc1")
+INK, GROUND = "currentColor", "var(--ground)"  # of the page
+
+
+def importance(shares: Mapping[str, float]) -> dict[str, Any]:
+    """How much of the scores' spread each parameter explains, as bars."""
+    rows = [{"parameter": key, "share": share} for key, share in shares.items()]
+    base = alt.Chart(alt.Data(values=rows), width="container", height=26 * len(rows)).encode(
+        x=alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(domainMin=0)),
+        y=alt.Y("parameter:N", title=None, sort=None),
+        tooltip=["parameter:N", alt.Tooltip("share:Q", format=".1%")],
+    )
+    bars = base.mark_bar(color=BLUE, height=14)
+    numbers = base.mark_text(align="left", dx=5, color=INK).encode(text=alt.Text("share:Q", format=".0%"))
+    return spec(bars + numbers)
+
+
+def effect(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
+    """Every cell's score by its value of one parameter; of a few values with mean and deviation."""
+    numbers = [cell.values[key] for cell in cells]
+    return _scatter(key, cells, metric) if values.is_range(numbers) else _strips(key, cells, metric)
+
+
+def _scatter(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
+    numbers = [cell.values[key] for cell in cells]
+    x = alt.Scale(type="log") if values.is_wide(numbers) else alt.Scale(zero=False)
+    y = alt.Scale(domain=_span([cell.scores[metric] for cell in cells]), padding=12)
+    chart = (
+        alt.Chart(_score_rows(key, cells, metric), width="container", height=180)
+        .mark_circle(color=BLUE, opacity=0.7)
+        .encode(
+            x=alt.X("value:Q", title=None, scale=x, axis=alt.Axis(tickCount=4)),
+            y=alt.Y("score:Q", title=metric, scale=y, axis=alt.Axis(tickCount=4)),
+            tooltip=["cell:N", "value:Q", alt.Tooltip("score:Q", format=".4f")],
+        )
+    )
+    return spec(chart)
+
+
+def _strips(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
+    found = values.effects(key, cells, metric)
+    rows = [
+        {"value": one.text, "cells": one.cells, "mean": one.mean, "deviation": one.deviation or 0.0}
+        for one in found
+    ]
+    for row in rows:
+        row |= {"low": row["mean"] - row["deviation"], "high": row["mean"] + row["deviation"]}
+    ends = [cell.scores[metric] for cell in cells]
+    ends += [row[end] for row in rows for end in ("low", "high")]
+    x = alt.X(
+        "score:Q", title=None, axis=alt.Axis(tickCount=4), scale=alt.Scale(domain=_span(ends), padding=12)
+    )
+    y = alt.Y("value:N", title=None, sort=[one.text for one in found])
+    deviation = alt.Tooltip("deviation:Q", title="standard deviation", format=".4f")
+    means = alt.Chart(alt.Data(values=rows))
+    return spec(
+        alt.layer(
+            alt.Chart(_score_rows(key, cells, metric))
+            .mark_circle(color=BLUE, opacity=0.45, size=36, yOffset=7)
+            .encode(x=x, y=y, tooltip=["cell:N", alt.Tooltip("score:Q", format=".4f")]),
+            means.mark_rule(color=INK, strokeWidth=1.5, yOffset=-5).encode(x="low:Q", x2="high:Q", y=y),
+            means.mark_tick(color=INK, thickness=3, size=14, yOffset=-5).encode(
+                x="mean:Q",
+                y=y,
+                tooltip=["value:N", "cells:Q", alt.Tooltip("mean:Q", format=".4f"), deviation],
+            ),
+        ).properties(width="container", height=34 * len(found))
+    )
+
+
+def _score_rows(key: str, cells: Sequence[Cell], metric: str) -> alt.Data:
+    several = values.is_range([cell.values[key] for cell in cells])
+    shown = (lambda value: value) if several else values.text_of
+    return alt.Data(
+        values=[
+            {"value": shown(cell.values[key]), "score": cell.scores[metric], "cell": cell.name}
+            for cell in cells
+        ]
+    )
+
+
+def parallel(keys: Sequence[str], cells: Sequence[Cell], metric: str) -> dict[str, Any]:
+    """Each cell as a line through its value of each parameter to its score; one or more keys."""
+    span = _span([cell.scores[metric] for cell in cells])
+    axis = alt.Axis(
+        labelAngle=0,
+        orient="top",
+        grid=True,
+        gridOpacity=0.35,
+        domain=False,
+        ticks=False,
+        labelPadding=12,
+        labelFontWeight="bold",
+    )
+    names = [*map(_axis_name, keys), metric]
+    x = alt.X("axis:N", sort=names, title=None, scale=alt.Scale(type="point", padding=0.35), axis=axis)
+    y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[-0.06, 1.06]))
+    over = alt.selection_point(fields=["cell"], on="pointerover", clear="pointerout", empty=False)
+    by_score = alt.Color("score:Q", scale=alt.Scale(range=list(WORST_TO_BEST)), legend=None)
+    alike = len({cell.scores[metric] for cell in cells}) == 1
+    faint = 0.6 if len(cells) <= 60 else 0.35
+    lines = alt.Chart(alt.Data(values=_lines(keys, cells, metric, span)))
+    drawn = lines.mark_line(interpolate="monotone").encode(
+        x=x,
+        y=y,
+        detail="cell:N",
+        order="place:Q",
+        color=alt.value(BLUE) if alike else by_score,
+        opacity=alt.condition(over, alt.value(1), alt.value(faint)),
+        strokeWidth=alt.condition(over, alt.value(4), alt.value(1.4)),
+        tooltip=["cell:N", alt.Tooltip("score:Q", title=metric, format=".4f"), "rank:Q"],
+    )
+    texts = alt.Chart(alt.Data(values=_labels(keys, cells, metric, span))).encode(x=x, y=y, text="text:N")
+    halo = texts.mark_text(align="left", dx=6, fontSize=11, stroke=GROUND, strokeWidth=4)
+    labels = texts.mark_text(align="left", dx=6, fontSize=11, color=INK)
+    chart = alt.layer(drawn.add_params(over), halo, labels)
+    return spec(chart.properties(width="container", height=320))
+
+
+def _lines(
+    keys: Sequence[str], cells: Sequence[Cell], metric: str, span: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The points of each cell's line; the best cells come last, to be drawn over the others."""
+    places = {key: values.places([cell.values[key] for cell in cells]) for key in keys}
+    names, rows = [*map(_axis_name, keys), metric], []
+    for rank, cell in reversed([*enumerate(cells)]):
+        # within a value, the better cells run above the worse: lines that share values stay apart
+        shift = 0.05 * (0.5 - rank / max(len(cells) - 1, 1))
+        heights = [places[key][values.text_of(cell.values[key])] + shift for key in keys]
+        heights.append((cell.scores[metric] - span[0]) / (span[1] - span[0]))
+        common = {"cell": cell.name, "score": cell.scores[metric], "rank": rank + 1}
+        rows += [
+            common | {"axis": name, "height": height, "place": place}
+            for place, (name, height) in enumerate(zip(names, heights, strict=True))
+        ]
+    return rows
+
+
+def _labels(
+    keys: Sequence[str], cells: Sequence[Cell], metric: str, span: Sequence[float]
+) -> list[dict[str, Any]]:
+    """What stands at the axes: each value, of a range its ends, and some scores."""
+    rows = []
+    for key in keys:
+        told = [cell.values[key] for cell in cells]
+        places = values.places(told)
+        texts = [*map(values.text_of, (min(told), max(told)))] if values.is_range(told) else [*places]
+        rows += [{"axis": _axis_name(key), "height": places[text], "text": short(text, 18)} for text in texts]
+    return rows + [
+        {"axis": metric, "height": at, "text": f"{span[0] + at * (span[1] - span[0]):.2f}"}
+        for at in (0, 0.25, 0.5, 0.75, 1)
+    ]
+
+
+def _axis_name(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _span(scores: Sequence[float]) -> list[float]:
+    """From the lowest score to the highest, or a little around the only one."""
+    low, high = min(scores), max(scores)
+    return [low, high] if high > low else [max(low - 0.05, 0), min(high + 0.05, 1)]
+
+
+def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart as a specification, in the colours of the page."""
+    axis = {
+        "labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK,
+        "gridOpacity": 0.12, "domainOpacity": 0.4, "tickOpacity": 0.4, "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal", "labelLimit": 150,
+    }  # fmt: skip
+    legend = {
+        "labelColor": INK,
+        "titleColor": INK,
+        "titleFontWeight": "normal",
+        "symbolType": "circle",
+        "symbolOpacity": 1,
+    }
+    return chart.configure(
+        background="transparent",
+        font="system-ui, sans-serif",
+        axis=alt.AxisConfig(**axis),
+        legend=alt.LegendConfig(**legend),
+        header=alt.HeaderConfig(labelColor=INK, titleColor=INK),
+        view=alt.ViewConfig(stroke=None),
+    ).to_dict()
+
+
+def short(text: str, most: int) -> str:
+    """Text of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,273 @@
+"""A sweep's page: what is known of it in, one HTML file out; nothing is read or fetched."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from pipeline.pages import charts, courses, render, thumbnails, times, values
+from pipeline.pages.findings import Confusion, Exhibit, Findings
+from pipeline.pages.verdict import asides, between, verdict
+
+SCORES = ("accuracy", "precision", "recall", "f1")
+HEADS = {"f1": "F1"}
+MOST_CLASSES = 30  # up to which a confusion matrix is a table
+MOST_REJECTED = 50  # that are listed
+PAIRS = 15  # confusions that are listed where there are more classes
+
+
+def page(found: Findings) -> bytes:
+    """The page as a file."""
+    found, paused = times.without_pauses(found)
+    return render(
+        "sweep.html.j2",
+        subject=_subject(found.pictures.source),
+        found=found,
+        verdict=verdict(found),
+        asides=asides(found),
+        facts=_facts(found),
+        scores=_scores(found) if found.cells else None,
+        board=_board(found),
+        failed=_failed(found),
+        finalists=_finalists(found),
+        alike=_alike(found),
+        effects=_effects(found),
+        specs=_specs(found),
+        confusions=_confusions(found),
+        mistakes=[_thumbnail(exhibit) for exhibit in found.exhibits.mistakes],
+        uncertain=[_thumbnail(exhibit) for exhibit in found.exhibits.uncertain],
+        counts=_counts(found),
+        examples=_examples(found),
+        rejected=found.pictures.rejected[:MOST_REJECTED],
+        times=times.phases(found),
+        workers=times.workers(found),
+        duration=times.duration,
+        paused=paused / 1000,
+        link=functools.partial(_link, found),
+        bundle=_bundle(),
+    )
+
+
+def _subject(source: str) -> str:
+    """What was swept, for a heading."""
+    return "the built-in sample" if source == "sample" else source.rstrip("/").rpartition("/")[2] or source
+
+
+def _facts(found: Findings) -> list[tuple[str, str]]:
+    """The winner's parameters."""
+    if not found.cells:
+        return []
+    winner = found.cells[0]
+    chosen = [(_head(key), values.text_of(value)) for key, value in winner.values.items()]
+    trained = f"{winner.best_epoch} of {len(winner.epochs)}"
+    return [
+        *chosen,
+        ("Best epoch", trained),
+        ("Trained in", times.duration((winner.ended - winner.started) / 1000)),
+    ]
+
+
+def _scores(found: Findings) -> dict[str, Any]:
+    """The winner's scores, as heads and rows."""
+    splits = [("Validation", found.cells[0].scores, found.winner)]
+    if found.test:
+        splits.append(("Test", *found.test))
+    heads = [""]
+    for name, _, confusion in splits:
+        pictures = f"{int(confusion.matrix.sum()):,}"
+        heads += [
+            {"text": f"{name} ({pictures} pictures)", "number": True},
+            {"text": "95 % interval", "number": True},
+        ]
+    intervals = [between(confusion) for _, _, confusion in splits]
+    rows = []
+    for name in SCORES:
+        row = [_head(name)]
+        for (_, scores, _), ends in zip(splits, intervals, strict=True):
+            row += [f"{scores[name]:.4f}", "{:.3f} to {:.3f}".format(*ends[name])]
+        rows.append(row)
+    return {"heads": heads, "rows": rows}
+
+
+def _board(found: Findings) -> dict[str, Any]:
+    """The leaderboard, in the original's columns."""
+    pruned = any(cell.pruned for cell in found.cells)
+    numeric = {key for key in found.keys if all(values.is_number(cell.values[key]) for cell in found.cells)}
+    heads = [
+        {"text": "Rank", "number": True},
+        *({"text": _head(key), "number": key in numeric} for key in found.keys),
+        *({"text": _head(name), "number": True} for name in SCORES),
+        *([{"text": "Epochs", "number": True}] if pruned else []),
+        "Note",
+        "Run",
+    ]
+    rows = []
+    for rank, cell in enumerate(found.cells, start=1):
+        notes = ["diverged"] * cell.diverged + ["pruned"] * cell.pruned
+        rows.append([
+            rank,
+            *({"text": values.text_of(cell.values[key]), "value": cell.values[key]} for key in found.keys),
+            *({"text": f"{cell.scores[name]:.4f}", "value": cell.scores[name]} for name in SCORES),
+            *([len(cell.epochs)] if pruned else []),
+            {"text": ", ".join(notes), "class": "bad" if cell.diverged else ""},
+            _run(found, cell.run_id, cell.name),
+        ])  # fmt: skip
+    return {"heads": heads, "rows": rows}
+
+
+def _failed(found: Findings) -> list[list[Any]]:
+    return [[cell.name, cell.reason, _run(found, cell.run_id, cell.name)] for cell in found.failed]
+
+
+def _finalists(found: Findings) -> list[list[Any]]:
+    """The cells that were trained again with other seeds."""
+    rows = []
+    for told in (found.verdict or {}).get("finalists", []):
+        rows.append([
+            told["name"],
+            len(told["seeds"]),
+            f"{told['mean']:.4f}",
+            f"{told['spread']:.4f}",
+            "{:.3f} to {:.3f}".format(*told["interval"]),
+            ", ".join(f"{score:.4f}" for score in told["scores"]),
+            _run(found, told["run_id"], told["name"]),
+        ])  # fmt: skip
+    return rows
+
+
+def _alike(found: Findings) -> list[list[Any]]:
+    """The cells that cannot be told from the winner."""
+    return [
+        [
+            told["name"],
+            {"text": f"{told['p_value']:.3f}", "value": told["p_value"]},
+            told["only_winner_right"],
+            told["only_other_right"],
+            _run(found, told["run_id"], told["name"]),
+        ]
+        for told in (found.verdict or {}).get("indistinguishable", [])
+    ]
+
+
+def _effects(found: Findings) -> list[list[Any]]:
+    """Each parameter's values with their cells and scores, but those of a range."""
+    rows = []
+    for key in values.varied(found.keys, found.cells):
+        if values.is_range([cell.values[key] for cell in found.cells]):
+            continue
+        for one in values.effects(key, found.cells, found.metric):
+            spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
+            rows.append([_head(key), one.text, one.cells, f"{one.mean:.4f}", spread, f"{one.best:.4f}"])
+    return rows
+
+
+def _specs(found: Findings) -> dict[str, Any]:
+    """The charts, by the names that the template knows them by."""
+    specs: dict[str, Any] = {"effects": {}}
+    if not found.cells:
+        return specs
+    varied = values.varied(found.keys, found.cells)
+    if isinstance(found.importance, Mapping):
+        shares = {key.replace("_", " "): share for key, share in found.importance.items()}
+        specs["importance"] = charts.importance(shares)
+    specs["effects"] = {key: charts.effect(key, found.cells, found.metric) for key in varied}
+    if varied:
+        specs["parallel"] = charts.parallel(varied, found.cells, found.metric)
+    if any(cell.epochs for cell in found.cells):
+        totals = found.winner.matrix.sum(axis=1)
+        specs["curves"] = courses.curves(found.cells, float(totals.max() / totals.sum()))
+    specs["timeline"] = courses.timeline(found.cells, found.started)
+    return specs
+
+
+def _confusions(found: Findings) -> list[dict[str, Any]]:
+    """The confusion matrices, as tables or, of many classes, as the most frequent confusions."""
+    told = []
+    if found.cells:
+        told.append(("The best cell", found.cells[0], found.winner))
+    if found.worst:
+        told.append(("The worst cell", found.cells[-1], found.worst))
+    return [{"title": title, "cell": cell, **_confusion(confusion)} for title, cell, confusion in told]
+
+
+def _confusion(confusion: Confusion) -> dict[str, Any]:
+    matrix, classes = confusion.matrix, confusion.classes
+    totals = matrix.sum(axis=1, keepdims=True)  # (num_classes, 1)
+    shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
+    if len(classes) > MOST_CLASSES:
+        wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+        pairs = [divmod(int(place), len(classes)) for place in order]
+        pairs = [(true, answer) for true, answer in pairs if wrong[true, answer]]
+        rows = [
+            [classes[true], classes[answer], int(wrong[true, answer]), f"{shares[true, answer]:.0%}"]
+            for true, answer in pairs
+        ]
+        return {"pairs": rows}
+    return {
+        "classes": classes,
+        "cells": [
+            [(int(count), float(share)) for count, share in zip(*row, strict=True)]
+            for row in zip(matrix, shares, strict=True)
+        ],
+    }
+
+
+def _thumbnail(exhibit: Exhibit) -> dict[str, Any]:
+    label = f"label {exhibit.label}"
+    predicted = f"predicted {exhibit.predicted} {exhibit.probability:.2f}"
+    return {
+        "source": thumbnails.data_uri(exhibit.jpeg),
+        "alt": f"{exhibit.name}: {label}, {predicted}",
+        "caption": [label, predicted, exhibit.name],
+    }
+
+
+def _counts(found: Findings) -> dict[str, Any]:
+    """Pictures by class and split, as heads and rows with sums."""
+    counts = found.pictures.counts
+    heads = [
+        "Class",
+        *({"text": name.capitalize(), "number": True} for name in counts),
+        {"text": "All", "number": True},
+    ]
+    rows = []
+    for name in found.pictures.classes:
+        row = [counts[split][name] for split in counts]
+        rows.append([name, *row, sum(row)])
+    sums = [sum(told.values()) if isinstance(told, Mapping) else told for told in counts.values()]
+    return {"heads": heads, "rows": [*_counted(rows), *_counted([["All classes", *sums, sum(sums)]])]}
+
+
+def _counted(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [[row[0], *(f"{number:,}" for number in row[1:])] for row in rows]
+
+
+def _examples(found: Findings) -> list[dict[str, Any]]:
+    return [
+        {"source": thumbnails.data_uri(content), "alt": f"a picture of the class {name}", "caption": [name]}
+        for name, contents in found.pictures.examples.items()
+        for content in contents
+    ]
+
+
+def _run(found: Findings, run_id: str, name: str) -> dict[str, Any]:
+    return {"text": run_id[:8], "href": _link(found, run_id), "title": f"{name}: run {run_id}"}
+
+
+def _link(found: Findings, run_id: str) -> str:
+    return f"{found.server}/#/experiments/{found.experiment_id}/runs/{run_id}"
+
+
+def _head(key: str) -> str:
+    return HEADS.get(key) or key.replace("_", " ").replace(".", " ").capitalize()
+
+
+@functools.cache
+def _bundle() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed as one script, which takes 3 s to put together."""
+    import vl_convert
+
+    return Markup(vl_convert.javascript_bundle())

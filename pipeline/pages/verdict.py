@@ -1,0 +1,78 @@
+"""What came out of a sweep, in a sentence, and how sure that is."""
+
+import numpy as np
+
+from pipeline import intervals
+from pipeline.pages.findings import Confusion, Findings
+
+SEED = 42  # of the bootstrap
+
+
+def verdict(found: Findings) -> str:
+    """The sweep's outcome in a sentence."""
+    if not found.cells:
+        failed = f"; {len(found.failed)} failed" if found.failed else ""
+        return f"No cell is finished yet: 0 of {found.total}{failed}."
+    winner, n = found.cells[0], len(found.cells)
+    if all(cell.diverged for cell in found.cells):
+        those = "The only finished cell" if n == 1 else f"All {n} finished cells"
+        none = "it does not tell" if n == 1 else "none tells"
+        return (
+            f"{those} diverged: {none} the classes apart, and validation {_plain(found.metric)} is "
+            f"{winner.scores[found.metric]:.3f} at best. Try smaller learning rates."
+        )
+    low, high = between(found.winner)[found.metric]
+    text = (
+        f"{winner.name} is {'the only finished cell' if n == 1 else 'best'}: validation "
+        f"{_plain(found.metric)} {winner.scores[found.metric]:.3f} "
+        f"(95 % interval {low:.3f} to {high:.3f})"
+    )
+    if found.test:
+        text += f", test {found.test[0][found.metric]:.3f}"
+    elif found.has_test:
+        text += ", not measured on the test split"
+    return f"{text}{_others(found, low)}."
+
+
+def asides(found: Findings) -> list[str]:
+    """What a reader must know before the rest: that it is not whole, or that cells failed or diverged."""
+    texts = []
+    left = found.total - len(found.cells) - len(found.failed)
+    if left:
+        texts.append(
+            f"This is not the whole sweep: {len(found.cells)} of {found.total} cells are finished. The same "
+            "command goes on with the others."
+        )
+    if found.failed:
+        what = "1 cell" if len(found.failed) == 1 else f"{len(found.failed)} cells"
+        texts.append(f"{what} failed; the reasons stand under the leaderboard.")
+    diverged = sum(cell.diverged for cell in found.cells)
+    if diverged and diverged < len(found.cells):
+        texts.append(f"{diverged} of {len(found.cells)} cells diverged: they learned nothing.")
+    return texts
+
+
+def between(confusion: Confusion) -> dict[str, tuple[float, float]]:
+    """95 % intervals of accuracy, precision, recall and F1 for other pictures of the same kind."""
+    right, n = int(np.trace(confusion.matrix)), int(confusion.matrix.sum())
+    return {"accuracy": intervals.wilson(right, n)} | intervals.bootstrap(confusion.matrix, SEED)
+
+
+def _others(found: Findings, low: float) -> str:
+    """How sure it is that the best is the best, as the end of a sentence."""
+    if len(found.cells) == 1:
+        return ""
+    if found.verdict is not None and found.verdict["winner"]["run_id"] == found.cells[0].run_id:
+        others = len(found.verdict["indistinguishable"])
+        if not others:
+            return "; all others are worse by more than chance"
+        return f"; {others} other{'s' * (others != 1)} cannot be told from it"
+    others = sum(cell.scores[found.metric] >= low for cell in found.cells[1:])
+    if not others:
+        return "; no other lies within that interval"
+    return f"; {others} other{'s lie' if others != 1 else ' lies'} within that interval"
+
+
+def _plain(metric: str) -> str:
+    """A score's name within a sentence."""
+    return "F1" if metric == "f1" else metric

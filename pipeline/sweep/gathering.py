@@ -1,0 +1,222 @@
+"""What a sweep's page is made of, read from the runs of the sweep and of its cells, and from the disk."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from pipeline.data import prepared, splits
+from pipeline.data.prepared import Prepared
+from pipeline.pages import thumbnails
+from pipeline.pages.findings import Cell, Confusion, Epoch, Exhibits, Failed, Findings, Pictures
+from pipeline.params import section_of, without_password
+from pipeline.sweep import importance, leaderboard
+from pipeline.sweep.cells import ordered
+from pipeline.tracking import histories, runs, trials
+from pipeline.tracking.trials import CellRun
+
+UI = "http://127.0.0.1:5000"  # where `mlflow ui` is, unless it is told otherwise
+EXAMPLES, EXAMPLE_SIDE = 12, 96  # pictures of all classes together, at least one of each; px
+MOST_CLASSES = 30  # that examples are shown of
+
+
+def ranked(run_id: str, metric: str) -> list[CellRun]:
+    """A sweep's finished cells, best first, each once."""
+    sweep = trials.Sweep.of(runs.get(run_id))
+    settings = runs.get(run_id).data.params
+    done = [cell for cell in sweep.cells() if cell.trial]
+    keys = _keys(done)
+    once = {json.dumps(_values(cell, keys, settings), sort_keys=True): cell for cell in done}
+    return leaderboard.ranked(list(once.values()), metric)
+
+
+def pictures_of(run_id: str, cache: Path) -> Prepared | str:
+    """The prepared pictures of a sweep where this machine has them; or a sentence that it has not.
+
+    Nothing is prepared anew: that may take hours, or a download.
+    """
+    if "metadata.json" not in runs.artifacts(run_id, "data"):
+        return "The sweep's run does not say which pictures it had."
+    digest = json.loads(runs.read(run_id, "data/metadata.json"))["digest"]
+    for path in sorted(cache.glob("prepared/*/metadata.json")):
+        try:
+            found = prepared.open_prepared(path.parent)
+        except prepared.DamagedPrepared:
+            continue
+        if found.digest == digest:
+            return found
+    return (
+        f"The prepared pictures of this sweep are not on this machine any more (none in {cache}/prepared has "
+        "its digest), so none are shown."
+    )
+
+
+def gather(
+    run_id: str,
+    ranking: Sequence[CellRun],
+    metric: str,
+    pictures: Prepared | str,
+    exhibits: Exhibits,
+) -> Findings:
+    """Everything that a sweep's page shows.
+
+    Args:
+        run_id: of the sweep's run.
+        ranking: its finished cells, best first.
+        metric: what ranked them.
+        pictures: those it was made on, or why they are not there.
+        exhibits: of the winner.
+    """
+    run = runs.get(run_id)
+    sweep, settings = trials.Sweep.of(run), run.data.params
+    begun = sweep.cells()
+    told = histories.of(cell.run_id for cell in [*ranking, *(cell for cell in begun if not cell.trial)])
+    keys = _keys(ranking)
+    cells = [_cell(cell, told[cell.run_id], _values(cell, keys, settings)) for cell in ranking]
+    ends = [run.info.end_time or 0, *(cell.ended for cell in cells)]
+    split = urlsplit(runs.store())
+    served = split.scheme in ("http", "https")
+    return Findings(
+        run_id=run_id,
+        experiment_id=sweep.experiment_id,
+        study=sweep.study,
+        server=f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path.rstrip('/')}"
+        if served
+        else UI,
+        served=served,
+        started=run.info.start_time,
+        ended=max(ends) if run.info.status != "RUNNING" else int(datetime.now(UTC).timestamp() * 1000),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        metric=metric,
+        total=int(max(sweep.metrics.get("cells/total", 0), len(begun), len(cells))),
+        keys=keys,
+        cells=cells,
+        failed=[
+            Failed(cell.run_id, told[cell.run_id].name, cell.reason or "it says no reason")
+            for cell in begun
+            if cell.status == "FAILED"
+        ],
+        winner=_confusion(cells[0].run_id, "report") if cells else None,
+        worst=_confusion(cells[-1].run_id, "report") if len(cells) > 1 else None,
+        test=_test(sweep, cells[0].run_id) if cells else None,
+        has_test=float(settings.get("data.test", 0)) > 0,
+        verdict=json.loads(runs.read(run_id, "verdict.json"))
+        if "verdict.json" in runs.artifacts(run_id, "")
+        else None,
+        importance=importance.importance(
+            [cell.values for cell in cells], [cell.scores[metric] for cell in cells]
+        ),
+        exhibits=exhibits,
+        pictures=_pictures(run_id, settings, sweep.metrics, pictures),
+        environment=_environment(sweep.tags, settings, cells, exhibits),
+        settings={key: without_password(value) for key, value in sorted(settings.items())},
+    )
+
+
+def _keys(cells: Sequence[CellRun]) -> list[str]:
+    return ordered(dict.fromkeys(key for cell in cells for key in cell.values))
+
+
+def _values(cell: CellRun, keys: Sequence[str], settings: Mapping[str, str]) -> dict[str, Any]:
+    """The cell's values of all keys; of one that the grid got later, what was in force."""
+    return {key: cell.values[key] if key in cell.values else _setting(settings, key) for key in keys}
+
+
+def _setting(settings: Mapping[str, str], key: str) -> Any:
+    text = settings[f"{section_of(key)}.{key}"]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:  # text is logged as it is
+        return text
+
+
+def _cell(cell: CellRun, history: histories.History, values: Mapping[str, Any]) -> Cell:
+    pairs = zip(history.training, history.validation, strict=False)  # a store may have lost the last of one
+    return Cell(
+        run_id=cell.run_id,
+        name=history.name,
+        values=values,
+        scores={name: cell.trial.scores[name] for name in leaderboard.SCORES},
+        best_epoch=cell.trial.best_epoch,
+        diverged=cell.trial.diverged,
+        pruned=cell.trial.pruned,
+        worker=history.worker,
+        started=history.started,
+        ended=history.ended,
+        epochs=[Epoch(after.step, after.timestamp, before.value, after.value) for before, after in pairs],
+    )
+
+
+def _confusion(run_id: str, folder: str) -> Confusion:
+    told = json.loads(runs.read(run_id, f"{folder}/confusion_matrix.json").decode(errors="surrogateescape"))
+    return Confusion(told["classes"], np.array(told["matrix"]))
+
+
+def _test(sweep: trials.Sweep, winner: str) -> tuple[dict[str, float], Confusion] | None:
+    if sweep.tags.get("tested_run_id") != winner:
+        return None
+    scores = {name: sweep.metrics[f"test/{name}"] for name in leaderboard.SCORES}
+    return scores, _confusion(sweep.run_id, "test")
+
+
+def _pictures(
+    run_id: str, settings: Mapping[str, str], metrics: Mapping[str, float], pictures: Prepared | str
+) -> Pictures:
+    files = runs.artifacts(run_id, "data")
+    about = json.loads(runs.read(run_id, "data/metadata.json")) if "metadata.json" in files else {}
+    names = (splits.TRAIN, splits.VALIDATION, splits.TEST)
+    there = isinstance(pictures, Prepared)
+    counts = (
+        {name: pictures.counts(name) for name in names}
+        if there
+        else {name: int(metrics.get(f"pictures/{name}", 0)) for name in names}
+    )
+    return Pictures(
+        source=without_password(settings.get("data.source", "")),
+        understood_as=without_password(about.get("understood_as", "")),
+        image_size=int(about.get("image_size", 0)),
+        counts=counts,
+        classes=pictures.classes if there else (),
+        examples=_examples(pictures) if there else {},
+        rejected=_rejected(runs.read(run_id, "data/rejected.csv")) if "rejected.csv" in files else [],
+        missing="" if there else pictures,
+    )
+
+
+def _examples(pictures: Prepared) -> dict[str, list[bytes]]:
+    """Training pictures of each class, evenly from all of them."""
+    training, each = pictures.indices(splits.TRAIN), max(1, EXAMPLES // len(pictures.classes))
+    found = {}
+    for number, name in enumerate(pictures.classes[:MOST_CLASSES]):
+        rows = training[pictures.labels[training] == number]
+        chosen = rows[np.unique(np.linspace(0, len(rows) - 1, each).astype(int))] if len(rows) else rows
+        found[name] = [thumbnails.jpeg(np.asarray(pictures.images[row]), EXAMPLE_SIDE) for row in chosen]
+    return found
+
+
+def _rejected(content: bytes) -> list[tuple[str, str]]:
+    rows = csv.reader(io.StringIO(content.decode(errors="surrogateescape"), newline=""))
+    return [(name, reason) for name, reason in list(rows)[1:]]
+
+
+def _environment(
+    tags: Mapping[str, str], settings: Mapping[str, str], cells: Sequence[Cell], exhibits: Exhibits
+) -> list[tuple[str, str]]:
+    workers = sorted({cell.worker for cell in cells if cell.worker})
+    shown = ", ".join(workers[:8]) + (f" and {len(workers) - 8} more" if len(workers) > 8 else "")
+    known = {
+        "Machine of the sweep": tags.get("machine", ""),
+        "Workers": shown,
+        "Numbers that training computes with": settings.get("train.precision", ""),
+        "Python": exhibits.python,
+        "Packages": ", ".join(exhibits.requirements).replace("==", " "),
+        "Commit of the code": tags.get("mlflow.source.git.commit", ""),
+        "Seed": settings.get("seed", ""),
+    }
+    return [(name, value) for name, value in known.items() if value]

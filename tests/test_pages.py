@@ -1,0 +1,337 @@
+"""A sweep's page from values that are made up: what it says, and how a browser shows it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+from pipeline import pages
+from pipeline.pages import sweep, times, values
+from pipeline.pages.findings import Cell, Confusion, Epoch, Exhibit, Exhibits, Failed, Findings, Pictures
+from pipeline.pages.thumbnails import jpeg
+from pipeline.pages.verdict import asides, verdict
+from pipeline.sweep.importance import importance
+
+NASTY = "</script><b>\udcff|ü"
+SERVER = "http://127.0.0.1:5000"
+FAULTS = Path(__file__).with_name("faults.js")
+
+
+def cell(number: int, values: dict[str, Any], score: float, epochs: int = 3, **changes) -> Cell:
+    """A cell that began `number` times ten seconds after the sweep and took eight."""
+    begin = 1_000_000 + 10_000 * number
+    learned = [
+        Epoch(n, begin + 2000 * n, 0.4 + 0.1 * n / epochs, 0.5 + (score - 0.5) * n / epochs)
+        for n in range(1, epochs + 1)
+    ]
+    name = "-".join(map(str, values.values()))
+    scores = dict.fromkeys(("accuracy", "precision", "recall", "f1"), score)
+    told = Cell(f"{number:032x}", name, values, scores, epochs, False, False, f"host {number % 2}", begin,
+                begin + 8000, learned)  # fmt: skip
+    return replace(told, **changes)
+
+
+def grid(count: int) -> list[Cell]:
+    """So many cells of up to 200, best first; a high learning rate diverges."""
+    found = []
+    for number in range(count):
+        settings = {
+            "learning_rate": [0.001, 0.01, 0.1, 1.0][number % 4],
+            "activation": ["relu", "tanh", "swish", "leaky_relu", "gelu"][number // 4 % 5],
+            "kernel_initializer": ["he_uniform", "glorot_uniform"][number // 20 % 2],
+            "batch_size": [8, 16, 32, 64, 128][number // 40],
+        }
+        diverged = settings["learning_rate"] == 1.0
+        found.append(cell(number, settings, 0.5 if diverged else 0.9 - number / 1000, diverged=diverged))
+    return sorted(found, key=lambda one: -one.scores["accuracy"])
+
+
+def findings(cells: list[Cell], classes: tuple[str, ...] = ("cat", "dog"), **changes) -> Findings:
+    """Findings of a sweep whose winner has 80 of 100 validation pictures right."""
+    n = len(classes)
+    matrix = np.full((n, n), 20 // (n - 1)) + np.eye(n, dtype=int) * (80 - 20 // (n - 1))
+    picture = jpeg(np.full((20, 40, 3), 90, np.uint8))
+    exhibit = Exhibit(picture, f"{NASTY}.jpg", classes[0], classes[1], 0.99)
+    wide = Confusion(classes, matrix)
+    found = Findings(
+        run_id="f" * 32, experiment_id="7", study="abc", server=SERVER, served=False,
+        started=995_000, ended=2_000_000, made="2026-01-01 00:00 UTC", metric="accuracy", total=len(cells),
+        keys=list(cells[0].values) if cells else [], cells=cells, failed=[],
+        winner=wide if cells else None, worst=wide if len(cells) > 1 else None,
+        test=(cells[0].scores, wide) if cells else None, has_test=True, verdict=None,
+        importance=dict.fromkeys(cells[0].values, 0.25) if len(cells) > 1 else "There is one cell.",
+        exhibits=Exhibits([exhibit] * 3, [exhibit] * 8, 20, 100, "", "Grad-CAM", "3.11.7", ("keras==3",)),
+        pictures=Pictures("/data/x", "a folder", 32, {"train": dict.fromkeys(classes, 1000)}, classes,
+                          {name: [picture] for name in classes}, [(NASTY, "empty file")] * 60, ""),
+        environment=[("Python", "3.11.7")], settings={"data.source": NASTY},
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+NONE = findings([], failed=[Failed("0" * 32, "x", "it broke")], total=3, importance="No cell.")
+SWEEPS = {
+    "one": findings([cell(0, {"learning_rate": 0.01}, 0.8, epochs=1)]),
+    "200": findings(grid(200)),
+    "diverged": findings([replace(one, diverged=True) for one in grid(6)]),
+    "half": findings(grid(20), total=48, test=None, exhibits=Exhibits.none("Not shown."),
+                     failed=[Failed("0" * 32, NASTY, "it broke")]),
+    "five classes": findings(grid(6), ("brick red", "grün", "navy", NASTY, "a" * 60)),
+    "many classes": findings(grid(6), tuple(f"class {number}" for number in range(21))),
+    "range": findings([
+        cell(n, {"learning_rate": 10 ** (-4 + n / 10), "dropout": n / 40}, 0.5 + n / 100) for n in range(30)
+    ][::-1]),
+    "none": NONE,
+}  # fmt: skip
+
+
+# What it says
+
+
+def test_verdict_names_the_winner_with_its_interval():
+    told = findings(grid(3))
+    # Wilson's interval of 160 in 200: 0.7391 to 0.8495 (statsmodels' proportion_confint)
+    assert verdict(told) == (
+        "0.001-relu-he_uniform-8 is best: validation accuracy 0.900 (95 % interval 0.739 to 0.850), "
+        "test 0.900; 2 others lie within that interval."
+    )
+    lone = replace(told, cells=[told.cells[0], replace(told.cells[1], scores={"accuracy": 0.5})], test=None)
+    assert verdict(lone).endswith("not measured on the test split; no other lies within that interval.")
+
+
+def test_verdict_takes_the_comparison_where_there_is_one():
+    told = findings(grid(3))
+    compared = {"winner": {"run_id": told.cells[0].run_id}, "indistinguishable": [{}], "finalists": []}
+    assert verdict(replace(told, verdict=compared)).endswith("; 1 other cannot be told from it.")
+    compared["indistinguishable"] = []
+    assert verdict(replace(told, verdict=compared)).endswith("; all others are worse by more than chance.")
+    compared["winner"] = {"run_id": "of a grid that was smaller then"}
+    assert "within that interval" in verdict(replace(told, verdict=compared))
+
+
+def test_verdict_of_sweeps_that_came_to_little():
+    assert verdict(NONE) == "No cell is finished yet: 0 of 3; 1 failed."
+    assert verdict(SWEEPS["diverged"]).startswith(
+        "All 6 finished cells diverged: none tells the classes apart"
+    )
+    assert "is the only finished cell: validation accuracy 0.800" in verdict(SWEEPS["one"])
+    assert asides(SWEEPS["half"]) == [
+        "This is not the whole sweep: 20 of 48 cells are finished. The same command goes on with the others.",
+        "1 cell failed; the reasons stand under the leaderboard.",
+        "5 of 20 cells diverged: they learned nothing.",
+    ]
+    assert asides(SWEEPS["200"]) == ["50 of 200 cells diverged: they learned nothing."]
+
+
+def test_effects_are_means_and_deviations_by_value():
+    cells = [
+        cell(n, {"rate": rate}, score)
+        for n, (rate, score) in enumerate([(0.1, 0.5), (0.01, 0.6), (0.1, 0.7)])
+    ]
+    low, high = values.effects("rate", cells, "accuracy")
+    assert (low.text, low.cells, low.mean, low.deviation) == ("0.01", 1, 0.6, None)
+    assert (high.text, high.cells, high.best) == ("0.1", 2, 0.7)
+    assert high.mean == pytest.approx(0.6)
+    assert high.deviation == pytest.approx(0.2 / math.sqrt(2))
+
+
+def test_values_are_written_as_they_are_typed():
+    texts = [values.text_of(value) for value in (0.0, 0.01, 1e-5, 10000.0, 16, True, None, "relu", "true")]
+    assert texts == ["0.0", "0.01", "1e-05", "10000", "16", "true", "null", "relu", "true"]
+    assert values.in_order([0.1, 0.001, 0.01]) == ["0.001", "0.01", "0.1"]
+    assert values.places([1e-4, *np.logspace(-3.9, -1.1, 12).tolist(), 1e-1])["0.1"] == 1
+
+
+def test_time_goes_to_workers_and_their_idleness():
+    told = findings([cell(n, {"learning_rate": 0.1}, 0.6) for n in range(4)])
+    assert [row[2] for row in times.phases(told)] == ["5.0 s", "38 s", "16 min 02 s"]
+    assert times.phases(told)[1][1] == "4 trained, 0.8 at once on average"
+    (first, second) = times.workers(told)
+    # two cells each: 8 s, of which 2 to the first epoch's end, 4 in two more, 2 recording; 38 - 16 idle
+    assert [cell["value"] for cell in first[2:]] == [16000, 4000, 8000, 4000, 22000]
+    assert first[0] == "host 0" and second[0] == "host 1"
+    assert [times.duration(n) for n in (0.04, 9.96, 59.4, 3599, 7500)] == [
+        "0.0 s", "10 s", "59 s", "59 min 59 s", "2 h 05 min",
+    ]  # fmt: skip
+
+
+def test_time_stands_still_while_a_sweep_is_stopped():
+    hour = 3_600_000
+    first, second = (cell(n, {"learning_rate": 0.1}, 0.6) for n in range(2))  # they take 8 s each
+    begun, *later = second.epochs
+    gone_on = replace(
+        second,
+        epochs=[begun, *(replace(one, ended=one.ended + hour) for one in later)],
+        ended=second.ended + hour,
+    )
+    told = findings([first, gone_on], ended=second.ended + hour + 1000)
+    shown, paused = times.without_pauses(told)
+    assert paused == hour + 2000  # from the epoch before the stop to the one after it
+    assert shown.cells[0] == first
+    assert shown.cells[1].ended - shown.cells[1].started == 8000 - 2000
+    assert shown.ended - shown.started == told.ended - told.started - paused
+    assert times.without_pauses(findings([first, second], ended=second.ended + 1000))[1] == 0
+    assert times.without_pauses(NONE) == (NONE, 0)
+
+
+def test_importance_finds_the_parameter_that_matters():
+    cells = [{"rate": rate, "bias": bias} for rate in (0.1, 0.01, 0.001) for bias in (0.0, 0.1, 0.2)]
+    shares = importance(cells, [one["rate"] for one in cells])
+    assert [*shares] == ["rate", "bias"]
+    assert shares["rate"] > 0.9
+    assert math.fsum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("cells", "scores", "words"),
+    [
+        ([], [], "fewer than two"),
+        ([{"a": n, "b": 1} for n in range(9)], range(9), "fewer than two"),
+        ([{"a": n, "b": n} for n in range(4)], range(4), "at least 8 finished cells; there are 4"),
+        ([{"a": n, "b": n} for n in range(9)], [0.5] * 9, "the same score"),
+    ],
+)
+def test_importance_says_why_there_is_none(cells, scores, words):
+    assert words in importance(cells, scores)
+
+
+def test_importance_takes_values_of_every_kind():
+    cells = [{"a": a, "b": b, "c": c} for a in (True, False) for b in (None, 3, "x") for c in (1, 2)]
+    assert set(importance(cells, [n / 12 for n in range(12)])) == {"a", "b", "c"}
+
+
+def test_text_of_any_kind_is_shown_as_it_is():
+    page = sweep.page(SWEEPS["five classes"])
+    assert page.count(b"</script>") == page.count(b"<script")
+    assert b"<b>" not in page
+    assert r"&lt;/script&gt;&lt;b&gt;\udcff|ü" in page.decode()
+    assert pages.shown("a\udcff\x00\u202e\n") == "a\\udcff\\x00\\u202e\n"
+
+
+# How it is shown
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab without a network, which keeps what went wrong in `page.wrong`."""
+    page = browser.new_page()
+    page.wrong = []
+    page.on("console", lambda message: page.wrong.append(message.text))
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on(
+        "request", lambda request: page.wrong.append(request.url) if request.url.startswith("http") else None
+    )
+    yield page
+    page.close()
+
+
+def show(page: Page, found: Findings, folder: Path) -> None:
+    """Open the page of findings, at the width and in the scheme that the tab has."""
+    file = folder / "report.html"
+    file.write_bytes(sweep.page(found))
+    page.wrong.clear()
+    page.goto(file.as_uri())
+    drawn(page)
+
+
+def drawn(page: Page) -> None:
+    """Wait until every chart is drawn at the width of its box."""
+    boxes = "[...document.querySelectorAll('[data-chart]')]"
+    page.wait_for_function(f"() => {boxes}.every(box => box.dataset.drawn == box.clientWidth)")
+
+
+def assert_sound(page: Page) -> None:
+    assert page.wrong == []
+    assert page.evaluate(FAULTS.read_text()) == []
+
+
+def test_page_of_48_cells_is_sound_at_every_width_light_and_dark(page, tmp_path):
+    page.set_viewport_size({"width": 1400, "height": 900})
+    show(page, findings(grid(48)), tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
+    grounds = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (1400, 820, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            drawn(page)
+            assert_sound(page)
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(grounds) == 2
+    page.emulate_media(color_scheme="light")
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_page_of_any_sweep_is_sound_on_a_phone(page, tmp_path, name):
+    page.set_viewport_size({"width": 390, "height": 800})
+    show(page, SWEEPS[name], tmp_path)
+    assert_sound(page)
+
+
+def test_every_heading_sorts_and_the_filter_filters(page, tmp_path):
+    page.set_viewport_size({"width": 1400, "height": 900})
+    found = findings(grid(48))
+    show(page, found, tmp_path)
+
+    def column(number: int) -> list[str]:
+        return page.eval_on_selector_all(
+            f"#cells tbody tr:not([hidden]) td:nth-child({number})", "cells => cells.map(c => c.textContent)"
+        )
+
+    heads = page.locator("#cells th")
+    assert heads.all_inner_texts() == [
+        "Rank", "Learning rate", "Activation", "Kernel initializer", "Batch size",
+        "Accuracy", "Precision", "Recall", "F1", "Note", "Run",
+    ]  # fmt: skip
+    for number in range(1, heads.count() + 1):
+        head = heads.nth(number - 1)
+        for direction in ("ascending", "descending"):
+            head.locator("button").click()
+            assert head.get_attribute("aria-sort") == direction
+            told = column(number)
+            key = float if number in (1, 2, 5, 6, 7, 8, 9) else str
+            assert told == sorted(told, key=key, reverse=direction == "descending")
+        assert page.locator("#cells th[aria-sort]").count() == 1
+    page.fill("#cells-filter", "tanh 0.01")
+    expected = [
+        one
+        for one in found.cells
+        if one.values["activation"] == "tanh" and one.values["learning_rate"] == 0.01
+    ]
+    assert len(column(1)) == len(expected) > 0
+    assert page.inner_text(".filter output") == f"{len(expected)} of 48 rows"
+    page.fill("#cells-filter", "")
+    assert len(column(1)) == 48
+    links = page.eval_on_selector_all("#cells td a", "links => links.map(a => a.href)")
+    assert sorted(links) == sorted(f"{SERVER}/#/experiments/7/runs/{one.run_id}" for one in found.cells)
+    for link in page.locator("nav a").all():
+        assert page.locator(link.get_attribute("href")).count() == 1
+    assert page.wrong == []
+
+
+def test_page_in_mlflows_frame_says_that_links_do_not_open(page, tmp_path):
+    """MLflow shows an artifact from a blob in a frame that may run scripts and nothing else."""
+    page.set_viewport_size({"width": 1400, "height": 900})
+    frame = tmp_path / "frame.html"
+    frame.write_text('<iframe sandbox="allow-scripts" width="1200" height="800" src="report.html"></iframe>')
+    (tmp_path / "report.html").write_bytes(sweep.page(findings(grid(3))))
+    page.wrong.clear()
+    page.goto(frame.as_uri())
+    inner = page.frame_locator("iframe")
+    inner.locator(".framed").wait_for()
+    assert inner.locator("#cells td a").count() == 0
+    inner.locator("nav a").nth(1).click()
+    assert page.wrong == []
+
+
+def test_print_leaves_out_what_paper_cannot_do(page, tmp_path):
+    page.set_viewport_size({"width": 1400, "height": 900})
+    show(page, findings(grid(3)), tmp_path)
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    page.emulate_media(media="screen")
