@@ -38,6 +38,9 @@ def begin() -> None:
     """Do in this process what `choose` has chosen in it, or in the one that started it."""
     if not debugging():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of its native code: nothing but what ends it
+        os.environ.setdefault(
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"
+        )  # two lines a run, on a server
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
     os.environ["MLFLOW_LOGGING_LEVEL"] = "DEBUG"

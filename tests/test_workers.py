@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from conftest import (
+    ROOT,
     assert_user_error,
     cell_runs,
     leaderboard,
@@ -40,6 +41,7 @@ def test_workers_far_above_the_cores(project):
 def test_each_worker_sees_its_gpu_alone(monkeypatch):
     """There is none here; what a worker would see is its variable."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.syspath_prepend(ROOT)  # before the code of a served model, which another test may have left
     sweep = load(["--sweep.workers_per_gpu=2"]).sweep
     assert cluster.workers(sweep) == 4
     executor = cluster.start(sweep, 4, 4)

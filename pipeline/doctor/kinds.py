@@ -62,8 +62,8 @@ def classes(prepared: Prepared) -> list[Finding]:
                 to_do=True,
                 meaning=f"{text[0].upper()}{text[1:]}. A network learns the frequent classes first, and "
                 "accuracy hides what becomes of the rare ones.",
-                advice="Set train.class_weight=balanced, or add pictures of the rare classes; compare by F1 "
-                "(sweep.metric=f1).",
+                advice="Set train.class_weight=balanced, or add pictures of the rare classes; compare by the "
+                "mean F1 of the classes (sweep.metric=macro_f1).",
                 rows=tuple(
                     Row("imbalance", "", name, detail=f"{count} pictures") for name, count in counts.items()
                 ),

@@ -143,6 +143,7 @@ def _alike(found: Findings) -> list[list[Any]]:
         [
             told["name"],
             {"text": f"{told['p_value']:.3f}", "value": told["p_value"]},
+            {"text": f"{told['corrected_p_value']:.3f}", "value": told["corrected_p_value"]},
             told["only_winner_right"],
             told["only_other_right"],
             _run(found, told["run_id"], told["name"]),

@@ -15,14 +15,13 @@ sample, takes about 4 minutes on two cores.
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.console import BOLD, counted, styled
+from pipeline.console import counted
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 from pipeline.steps import command, train
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from pipeline.data.prepared import Prepared
     from pipeline.sweep.cells import Cell
     from pipeline.sweep.executors import Here, OnCluster
-    from pipeline.sweep.finalists import Finalist
     from pipeline.sweep.plan import Plan
     from pipeline.sweep.study import Study
     from pipeline.tracking.trials import CellRun, Sweep
@@ -143,7 +141,7 @@ def _sweep(
 ) -> "tuple[list[CellRun], dict[str, str]]":
     """Drive the sweep and record it; returns the ranking, and why cells failed, by their names."""
     from pipeline.data import splits
-    from pipeline.sweep import finalists, leaderboard, plan, study
+    from pipeline.sweep import finalists, leaderboard, outcome, plan, study
     from pipeline.sweep.cells import Cell
     from pipeline.tracking import runs, trials
 
@@ -174,12 +172,12 @@ def _sweep(
         means = finalists.means(repeated, params.sweep.metric)
         ranking = leaderboard.ranked(planned.done, params.sweep.metric, means)
         if ranking:
-            _record(ranking, repeated, params, len(pictures.indices(splits.VALIDATION)))
+            outcome.record(ranking, repeated, params, len(pictures.indices(splits.VALIDATION)))
             # of the winner alone, which is not known while repeats wait for another time
             if not stopped and again.total == len(again.done) + len(again.failed):
-                _test(ranking[0], params, sweep, executor, where)
+                outcome.measure(ranking[0], params, sweep, executor, where)
         if left or "report.html" not in runs.artifacts(sweep.run_id, ""):
-            _report(ranking, params, sweep, pictures, executor, where, stopped is not None)
+            outcome.show(ranking, params, sweep, pictures, executor, where, stopped is not None)
         if stopped:
             print(f"{len(planned.done):,} of {counted(planned.total, 'cell')} are done")
             if again.total:
@@ -292,83 +290,6 @@ def _print_plan(params: Params, planned: "Plan") -> None:
     if drawn:
         print(f"and {drawn:,} that {params.sweep.sampler} will draw")
     print(planned.summary())
-
-
-def _record(
-    ranking: "Sequence[CellRun]", finalists: "Sequence[Finalist]", params: Params, pictures: int
-) -> None:
-    """Log the ranking, and how sure it is on so many pictures, to the sweep's run, and print them."""
-    from pipeline.sweep import leaderboard, verdict
-    from pipeline.tracking import runs
-
-    table = leaderboard.Table(ranking, params, pictures, finalists)
-    found = verdict.of(ranking, finalists, params.sweep.metric, pictures)
-    runs.log_files(
-        {
-            "leaderboard.csv": table.as_csv(),
-            "leaderboard.md": table.as_markdown(verdict.lines(found)).encode(),
-            verdict.FILE: verdict.as_json(found),
-        }
-    )
-    runs.set_tags({"best_run_id": ranking[0].run_id})
-    scores = ranking[0].trial.scores
-    runs.log_metrics({f"best/{name}": scores[name] for name in {*leaderboard.SCORES, params.sweep.metric}})
-    print(table.as_console())
-    print("\n".join(verdict.lines(found)))
-
-
-def _test(
-    winner: "CellRun", params: Params, sweep: "Sweep", executor: "Here | OnCluster", where: Mapping[str, Any]
-) -> None:
-    """Measure the winner on the test split, where it has not been, and say which it is."""
-    from pipeline.sweep import worker
-    from pipeline.sweep.cells import Cell
-    from pipeline.tracking import runs
-
-    name, metric = Cell(winner.values).name, params.sweep.metric
-    scores = f"validation {metric} {winner.trial.scores[metric]:.4f}"
-    if params.data.test > 0:
-        if sweep.tags.get("tested_run_id") == winner.run_id:
-            measured = {key: sweep.metrics[f"test/{key}"] for key in ("accuracy", "f1")}
-        else:
-            measured = executor.call(
-                worker.evaluate_winner, sweep.run_id, winner.run_id, name, runs.store(), where
-            )
-            runs.set_tags({"tested_run_id": winner.run_id})
-        scores += f", test accuracy {measured['accuracy']:.4f}, test F1 {measured['f1']:.4f}"
-    print(styled(f"best: {name} ({scores}), run {winner.run_id}", BOLD, sys.stdout))
-
-
-def _report(
-    ranking: "Sequence[CellRun]",
-    params: Params,
-    sweep: "Sweep",
-    pictures: "Prepared",
-    executor: "Here | OnCluster",
-    where: Mapping[str, Any],
-    stopped: bool,
-) -> None:
-    """Log the sweep's page to its run, and say where it is; the results stand without it."""
-    from pipeline import machine
-    from pipeline.pages import sweep as page
-    from pipeline.pages.findings import Exhibits
-    from pipeline.sweep import gathering, worker
-    from pipeline.tracking import runs
-
-    runs.set_tags({"machine": machine.description()})
-    try:
-        if stopped or not ranking:  # whoever stops it does not want to wait
-            exhibits = Exhibits.none(
-                "A sweep that was stopped shows none; to have them: mlflow run . -e report"
-            )
-        else:
-            exhibits = executor.call(worker.exhibits, ranking[0].run_id, runs.store(), where)
-        found = gathering.gather(sweep.run_id, ranking, params.sweep.metric, pictures, exhibits)
-    except UserError as error:
-        print(f"there is no report: {error}; `mlflow run . -e report` makes it")
-        return
-    runs.log_files({"report.html": page.page(found)})
-    print(f"report: {runs.place_of(sweep.run_id, 'report.html')}")
 
 
 def main() -> None:

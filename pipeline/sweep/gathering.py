@@ -78,7 +78,7 @@ def gather(
     begun = sweep.cells()
     told = histories.of(cell.run_id for cell in [*ranking, *(cell for cell in begun if not cell.trial)])
     keys = _keys(ranking)
-    cells = [_cell(cell, told[cell.run_id], _values(cell, keys, settings)) for cell in ranking]
+    cells = [_cell(cell, told[cell.run_id], _values(cell, keys, settings), metric) for cell in ranking]
     ends = [run.info.end_time or 0, *(cell.ended for cell in cells)]
     split = urlsplit(runs.store())
     served = split.scheme in ("http", "https")
@@ -136,13 +136,13 @@ def _setting(settings: Mapping[str, str], key: str) -> Any:
         return text
 
 
-def _cell(cell: CellRun, history: histories.History, values: Mapping[str, Any]) -> Cell:
+def _cell(cell: CellRun, history: histories.History, values: Mapping[str, Any], metric: str) -> Cell:
     pairs = zip(history.training, history.validation, strict=False)  # a store may have lost the last of one
     return Cell(
         run_id=cell.run_id,
         name=history.name,
         values=values,
-        scores={name: cell.trial.scores[name] for name in leaderboard.SCORES},
+        scores={name: cell.trial.scores[name] for name in (*leaderboard.SCORES, metric)},
         best_epoch=cell.trial.best_epoch,
         diverged=cell.trial.diverged,
         pruned=cell.trial.pruned,

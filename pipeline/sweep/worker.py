@@ -211,9 +211,9 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     from pipeline import quiet
     from pipeline.errors import Interrupted, UserError
 
-    if not quiet.debugging():  # a worker of another machine's cluster, which goes on so once it is told
-        quiet.choose(task.params["log"])
     try:
+        if not quiet.debugging():  # a worker of another machine's cluster, which goes on so once it is told
+            quiet.choose(task.params.get("log", "info"))
         _connect(task.store)
         return _train(cell, emit)
     except Interrupted as stop:
@@ -290,7 +290,8 @@ def _judge(error: BaseException) -> tuple[str, str]:
     """What an error means for its cell and for the sweep, and its reason in a line.
 
     What this machine or the store is short of ends the sweep, since every other cell would meet it too; it
-    can be gone on with once that is mended. A lack of memory may pass. Anything else would come again.
+    can be gone on with once that is mended. A lack of memory may pass, and so may an answer that broke off.
+    Anything else would come again.
     """
     from pipeline.errors import ChangedPictures, UserError
     from pipeline.tracking import StoreError, runs
@@ -301,6 +302,8 @@ def _judge(error: BaseException) -> tuple[str, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return DIED, f"out of memory ({reason})"
     if isinstance(error, StoreError):
+        if "Connection broken" in str(error):  # in the midst of an answer: MLflow does not ask again then
+            return DIED, f"the tracking store's answer broke off ({runs.first_line(error)})"
         ours = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
         return (FAILED if ours else BROKEN), f"the tracking store failed: {runs.first_line(error)}"
     if isinstance(error, OSError):
