@@ -193,6 +193,8 @@ def _explain(error: Mapping[str, Any], overrides: Mapping[str, Any], file: Path)
         if error["type"] == "value_error":
             text = str(error["ctx"]["error"])
             return text if text.startswith(f"{section}.") else f"{section}: {text}"
+        if error["type"] == "missing":
+            return f"{section} ({file}): missing; allowed: the section as the project's params.yaml has it"
         return f"{section} ({file}): got {error['input']!r}; allowed: a section with keys"
     origin = "command line" if lookup(overrides, key) is not None else str(file)
     if error["type"] == "missing":
