@@ -208,10 +208,6 @@ def test_report_refuses_what_is_no_sweep(swept, monkeypatch, run_id, experiment,
 PREDICT = """
 import csv, sys
 import mlflow, numpy as np
-from PIL import Image
-
-from pipeline.errors import UserError
-from pipeline.tracking import histories
 images, index, uri = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")
