@@ -1,6 +1,7 @@
 """What a sweep's run gets at the end: the cells' ranking, the best one's test, and a page of it all."""
 
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,8 @@ def show(
     from pipeline.pages.findings import Exhibits
     from pipeline.sweep import gathering
 
+    bundling = threading.Thread(target=page.bundle)  # while a worker draws heat maps
+    bundling.start()
     runs.set_tags({"machine": machine.description()})
     try:
         if stopped or not ranking:  # whoever stops it does not want to wait
@@ -80,5 +83,6 @@ def show(
     except UserError as error:
         print(f"there is no report: {error}; `mlflow run . -e report` makes it")
         return
+    bundling.join()
     runs.log_files({"report.html": page.page(found)})
     print(f"report: {runs.place_of(sweep.run_id, 'report.html')}")
