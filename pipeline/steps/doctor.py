@@ -250,7 +250,7 @@ def _record(params: Params, examination: "Examination", pictures: "Mapping[str, 
             finding.key: finding.count for finding in examination.findings
         }
         runs.log_metrics({f"findings/{key}": count for key, count in counts.items()})
-    print(*page.console(examination), f"page: {folder / 'doctor.html'}", sep="\n", flush=True)
+    print(*page.console(examination), f"page: {(folder / 'doctor.html').absolute()}", sep="\n", flush=True)
 
 
 def main() -> None:
