@@ -73,6 +73,12 @@ def findings(cells: list[Cell], classes: tuple[str, ...] = ("cat", "dog"), **cha
     return replace(found, **changes)
 
 
+def ranked_by(metric: str) -> Findings:
+    """Findings of a sweep that another metric than accuracy ranks."""
+    cells = [replace(one, scores=one.scores | {metric: one.scores["f1"]}) for one in grid(6)]
+    return findings(cells, metric=metric)
+
+
 NONE = findings([], failed=[Failed("0" * 32, "x", "it broke")], total=3, importance="No cell.")
 SWEEPS = {
     "one": findings([cell(0, {"learning_rate": 0.01}, 0.8, epochs=1)]),
@@ -85,6 +91,8 @@ SWEEPS = {
     "range": findings([
         cell(n, {"learning_rate": 10 ** (-4 + n / 10), "dropout": n / 40}, 0.5 + n / 100) for n in range(30)
     ][::-1]),
+    "macro F1": ranked_by("macro_f1"),
+    "own metric": ranked_by("mcc"),
     "none": NONE,
 }  # fmt: skip
 
@@ -101,6 +109,12 @@ def test_verdict_names_the_winner_with_its_interval():
     )
     lone = replace(told, cells=[told.cells[0], replace(told.cells[1], scores={"accuracy": 0.5})], test=None)
     assert verdict(lone).endswith("not measured on the test split; no other lies within that interval.")
+
+
+def test_verdict_by_another_metric_has_an_interval_where_there_is_one():
+    # recall of both classes 0.8: the macro average of F1 is 0.8, and its interval not that of accuracy
+    assert "validation macro F1 0.900 (95 % interval 0.7" in verdict(ranked_by("macro_f1"))
+    assert verdict(ranked_by("mcc")).endswith("validation mcc 0.900, test 0.900.")
 
 
 def test_verdict_takes_the_comparison_where_there_is_one():

@@ -83,12 +83,17 @@ def _scores(found: Findings) -> dict[str, Any]:
         ]
     intervals = [between(confusion) for _, _, confusion in splits]
     rows = []
-    for name in SCORES:
+    for name in _names(found):
         row = [_head(name)]
         for (_, scores, _), ends in zip(splits, intervals, strict=True):
-            row += [f"{scores[name]:.4f}", "{:.3f} to {:.3f}".format(*ends[name])]
+            row += [f"{scores[name]:.4f}", "{:.3f} to {:.3f}".format(*ends[name]) if name in ends else "–"]
         rows.append(row)
     return {"heads": heads, "rows": rows}
+
+
+def _names(found: Findings) -> list[str]:
+    """The scores that tables show: always the same four, and what ranks the cells."""
+    return [*dict.fromkeys([*SCORES, found.metric])]
 
 
 def _board(found: Findings) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def _board(found: Findings) -> dict[str, Any]:
     heads = [
         {"text": "Rank", "number": True},
         *({"text": _head(key), "number": key in numeric} for key in found.keys),
-        *({"text": _head(name), "number": True} for name in SCORES),
+        *({"text": _head(name), "number": True} for name in _names(found)),
         *([{"text": "Epochs", "number": True}] if pruned else []),
         "Note",
         "Run",
@@ -109,7 +114,7 @@ def _board(found: Findings) -> dict[str, Any]:
         rows.append([
             rank,
             *({"text": values.text_of(cell.values[key]), "value": cell.values[key]} for key in found.keys),
-            *({"text": f"{cell.scores[name]:.4f}", "value": cell.scores[name]} for name in SCORES),
+            *({"text": f"{cell.scores[name]:.4f}", "value": cell.scores[name]} for name in _names(found)),
             *([len(cell.epochs)] if pruned else []),
             {"text": ", ".join(notes), "class": "bad" if cell.diverged else ""},
             _run(found, cell.run_id, cell.name),

@@ -21,17 +21,18 @@ def verdict(found: Findings) -> str:
             f"{those} diverged: {none} the classes apart, and validation {_plain(found.metric)} is "
             f"{winner.scores[found.metric]:.3f} at best. Try smaller learning rates."
         )
-    low, high = between(found.winner)[found.metric]
+    interval = between(found.winner).get(found.metric)  # none of a metric that is not of the confusion matrix
     text = (
         f"{winner.name} is {'the only finished cell' if n == 1 else 'best'}: validation "
-        f"{_plain(found.metric)} {winner.scores[found.metric]:.3f} "
-        f"(95 % interval {low:.3f} to {high:.3f})"
+        f"{_plain(found.metric)} {winner.scores[found.metric]:.3f}"
     )
+    if interval:
+        text += " (95 % interval {:.3f} to {:.3f})".format(*interval)
     if found.test:
         text += f", test {found.test[0][found.metric]:.3f}"
     elif found.has_test:
         text += ", not measured on the test split"
-    return f"{text}{_others(found, low)}."
+    return f"{text}{_others(found, interval)}."
 
 
 def asides(found: Findings) -> list[str]:
@@ -53,12 +54,12 @@ def asides(found: Findings) -> list[str]:
 
 
 def between(confusion: Confusion) -> dict[str, tuple[float, float]]:
-    """95 % intervals of accuracy, precision, recall and F1 for other pictures of the same kind."""
+    """95 % intervals of accuracy and of the averages over classes, for other pictures of the same kind."""
     right, n = int(np.trace(confusion.matrix)), int(confusion.matrix.sum())
     return {"accuracy": intervals.wilson(right, n)} | intervals.bootstrap(confusion.matrix, SEED)
 
 
-def _others(found: Findings, low: float) -> str:
+def _others(found: Findings, interval: tuple[float, float] | None) -> str:
     """How sure it is that the best is the best, as the end of a sentence."""
     if len(found.cells) == 1:
         return ""
@@ -67,7 +68,9 @@ def _others(found: Findings, low: float) -> str:
         if not others:
             return "; all others are worse by more than chance"
         return f"; {others} other{'s' * (others != 1)} cannot be told from it"
-    others = sum(cell.scores[found.metric] >= low for cell in found.cells[1:])
+    if interval is None:
+        return ""
+    others = sum(cell.scores[found.metric] >= interval[0] for cell in found.cells[1:])
     if not others:
         return "; no other lies within that interval"
     return f"; {others} other{'s lie' if others != 1 else ' lies'} within that interval"
@@ -75,4 +78,4 @@ def _others(found: Findings, low: float) -> str:
 
 def _plain(metric: str) -> str:
     """A score's name within a sentence."""
-    return "F1" if metric == "f1" else metric
+    return {"f1": "F1", "macro_f1": "macro F1"}.get(metric, metric.replace("macro_", "macro "))

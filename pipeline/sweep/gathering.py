@@ -104,7 +104,7 @@ def gather(
         ],
         winner=_confusion(cells[0].run_id, "report") if cells else None,
         worst=_confusion(cells[-1].run_id, "report") if len(cells) > 1 else None,
-        test=_test(sweep, cells[0].run_id) if cells else None,
+        test=_test(sweep, cells[0].run_id, metric) if cells else None,
         has_test=float(settings.get("data.test", 0)) > 0,
         verdict=json.loads(runs.read(run_id, "verdict.json"))
         if "verdict.json" in runs.artifacts(run_id, "")
@@ -158,10 +158,10 @@ def _confusion(run_id: str, folder: str) -> Confusion:
     return Confusion(told["classes"], np.array(told["matrix"]))
 
 
-def _test(sweep: trials.Sweep, winner: str) -> tuple[dict[str, float], Confusion] | None:
+def _test(sweep: trials.Sweep, winner: str, metric: str) -> tuple[dict[str, float], Confusion] | None:
     if sweep.tags.get("tested_run_id") != winner:
         return None
-    scores = {name: sweep.metrics[f"test/{name}"] for name in leaderboard.SCORES}
+    scores = {name: sweep.metrics[f"test/{name}"] for name in (*leaderboard.SCORES, metric)}
     return scores, _confusion(sweep.run_id, "test")
 
 
