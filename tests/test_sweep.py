@@ -494,6 +494,11 @@ def test_csv_has_the_contracts_columns():
     ]  # fmt: skip
 
 
+def test_csv_tells_a_key_from_the_score_of_its_name():
+    (row,) = rows([finished({"precision": "float32"}, 0.875)], read())
+    assert (row["train.precision"], row["precision"]) == ("float32", "0.1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "pruned", "epochs"),
     [

@@ -111,7 +111,7 @@ class Table:
         if self._finalists:
             extra += ["repeats", f"{self._metric}_mean", f"{self._metric}_spread"]
             extra += ["accuracy_low", "accuracy_high"]
-        writer.writerow(["rank", "name", *self._keys, *self._scores, *extra, "run_id"])
+        writer.writerow(["rank", "name", *map(_column, self._keys), *self._scores, *extra, "run_id"])
         for rank, run in enumerate(self._ranking, start=1):
             scores = [repr(run.trial.scores[name]) for name in self._scores]
             name = Cell(run.values).name
@@ -174,8 +174,13 @@ class Table:
         return [f"{run.trial.epochs}{' (pruned)' * run.trial.pruned}"] if self._extra else []
 
     def _heads(self) -> list[str]:
-        keys = [*self._keys, *self._scores, *self._extra, *(["over_seeds"] if self._finalists else [])]
-        return ["", *(HEADS.get(key, key.replace("_", " ").capitalize()) for key in keys)]
+        keys = [
+            *map(_column, self._keys),
+            *self._scores,
+            *self._extra,
+            *(["over_seeds"] if self._finalists else []),
+        ]
+        return ["", *(HEADS.get(key, key.replace("_", " ").replace(".", " ").capitalize()) for key in keys)]
 
     def _rows(self, ranking: Sequence[CellRun], first: int) -> list[list[str]]:
         return [
@@ -192,3 +197,8 @@ class Table:
     def _markdown(self, ranking: Sequence[CellRun], first: int) -> str:
         rows = [[markdown.escape(cell, 120) for cell in row] for row in self._rows(ranking, first)]
         return markdown.table(self._heads(), rows) + "\n"
+
+
+def _column(key: str) -> str:
+    """A key's column: with its section where a score has the same name, as `precision` has."""
+    return f"{section_of(key)}.{key}" if key in SCORES else key
