@@ -7,7 +7,8 @@ key answer at once.
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline import quiet
@@ -49,6 +50,25 @@ def command(run: Callable[[Params], Any], begin: Callable[[Params], None] = lamb
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # not waiting for a thread that still trains
+
+
+def write(files: Mapping[str, bytes], folder: Path, key: str) -> None:
+    """Write files by their names into a folder, which is made where it is not there.
+
+    Args:
+        files: contents by name.
+        folder: to write to.
+        key: the setting that names the folder, for the error.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{key}: {folder.absolute()} cannot be written: {error.strerror}") from None
 
 
 def _print_causes(error: BaseException) -> None:

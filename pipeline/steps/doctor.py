@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
-from pipeline.steps import command, sweep, train
+from pipeline.steps import command, sweep, train, write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,12 +237,7 @@ def _record(params: Params, examination: "Examination", pictures: "Mapping[str, 
         "findings.csv": findings.table(examination.findings),
     }
     folder = Path(params.doctor.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-    except OSError as error:
-        raise UserError(f"doctor.output: {folder.absolute()} cannot be written: {error.strerror}") from None
+    write(files, folder, "doctor.output")
     runs.log_files(files, "doctor")
     if examination.prepared:
         runs.log_dataset(examination.prepared, params.data.source)

@@ -19,7 +19,7 @@ from pipeline.console import counted, warn
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
-from pipeline.steps import command
+from pipeline.steps import command, write
 
 if TYPE_CHECKING:
     from pipeline.data.layout import Rejection
@@ -60,7 +60,7 @@ def run(params: Params) -> "Explanation":
         if not np.isfinite(explanation.probabilities).all():
             raise UserError(f"the model of run {run_id} has diverged and answers nothing; name another run")
         files = _figures(pictures, explanation, model.classes)
-        _write(files, Path(asked.output))
+        write(files, Path(asked.output), "explain.output")
         runs.log_files(files, "explanations")
     for picture in rejected:
         print(f"left out, since it cannot be read: {picture.name}: {picture.reason}")
@@ -173,15 +173,6 @@ def _figures(pictures: _Pictures, explanation: "Explanation", classes: Sequence[
         files[f"picture_{index + 1:02}.png"] = figures.png(figure, indexed=False)
     sheet = heatmaps.sheet(pictures.images, explanation.maps, captions)
     return {"sheet.png": figures.png(sheet, indexed=False)} | files
-
-
-def _write(files: dict[str, bytes], folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-    except OSError as error:
-        raise UserError(f"explain.output: {folder.absolute()} cannot be written: {error.strerror}") from None
 
 
 def main() -> None:

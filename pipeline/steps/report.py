@@ -11,10 +11,9 @@ run as report.html, as the sweep itself does at its end. Takes some 15 s, of whi
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
-from pipeline.steps import command
+from pipeline.steps import command, write
 
 if TYPE_CHECKING:
     from pipeline.pages.findings import Exhibits
@@ -36,7 +35,7 @@ def run(params: Params) -> Path:
         exhibits = _exhibits(ranking[0].run_id if ranking else None, there, "" if there else pictures)
         content = page.page(gathering.gather(run_id, ranking, metric, pictures, exhibits))
         output = Path(params.report.output)
-        _write(content, output)
+        write({output.name: content}, output.parent, "report.output")
         runs.log_files({"report.html": content}, run_id=run_id)
     print(f"report of the sweep {run_id}, {len(ranking)} finished cells: {output.absolute()}")
     return output
@@ -50,14 +49,6 @@ def _exhibits(winner: str | None, pictures, missing: str) -> "Exhibits":
     with importing_tensorflow():
         from pipeline.sweep import exhibits
     return exhibits.of(winner, pictures, missing)
-
-
-def _write(content: bytes, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"report.output: {path.absolute()} cannot be written: {error.strerror}") from None
 
 
 def main() -> None:
