@@ -68,7 +68,8 @@ def write(files: Mapping[str, bytes], folder: Path, key: str) -> None:
         for name, content in files.items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise UserError(f"{key}: {folder.absolute()} cannot be written: {error.strerror}") from None
+        place = Path(error.filename or folder).absolute()
+        raise UserError(f"{key}: {place} cannot be written: {error.strerror}") from None
 
 
 def _print_causes(error: BaseException) -> None:
