@@ -140,7 +140,7 @@ def plan_lines(params: Params, planned_cells: Plan, sweep: Sweep | None) -> list
     again = planned(params, planned_cells.done, sweep.finalists())
     done = [f"{Cell(run.values).name}: done" for run in again.done]
     left = [f"{cell.name}: to train" for cell in again.open]
-    return [*done, *left, f"{again.total} repeats, {len(again.done)} done, {len(again.open)} to train"]
+    return [*done, *left, again.summary()]
 
 
 def _again(run: CellRun, seed: int) -> Cell:

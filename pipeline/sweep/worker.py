@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.sweep import warm
+
 if TYPE_CHECKING:
     from pipeline.pages.findings import Exhibits
-
-from pipeline.sweep import warm
 
 TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
 # What a driver says to a cell after an epoch. GO is waited for only where epochs are judged (pruning).
