@@ -31,14 +31,14 @@ def command(run: Callable[[Params], Any], begin: Callable[[Params], None] = lamb
         params = load()
         quiet.choose(params.log)
         begin(params)
-        from pipeline.tracking import StoreError, runs
+        from pipeline.tracking import StoreError, store
 
         try:
-            runs.connect()
+            store.connect()
             run(params)
         except StoreError as error:
             raise UserError(
-                f"the tracking store failed: {runs.first_line(error)}; mend that and run the same command "
+                f"the tracking store failed: {store.first_line(error)}; mend that and run the same command "
                 "again"
             ) from error
     except UserError as error:

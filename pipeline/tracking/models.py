@@ -22,7 +22,7 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from pipeline.data import sample
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
-from pipeline.tracking import runs, serving
+from pipeline.tracking import runs, serving, store
 
 NAME = "model"
 SERVED_NAME = "served"
@@ -219,7 +219,7 @@ def load_named(uri: str, key: str) -> Loaded:
         known = describe(uri)
     except MlflowException as error:
         raise UserError(
-            f"{key}: {uri} cannot be found: {runs.first_line(error)}; `mlflow ui` shows the models with "
+            f"{key}: {uri} cannot be found: {store.first_line(error)}; `mlflow ui` shows the models with "
             "their versions and aliases"
         ) from error
     if "classes" not in (known or {}):

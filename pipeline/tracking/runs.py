@@ -3,88 +3,43 @@
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import mlflow
-import requests
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import quiet
 from pipeline.arguments import load
-from pipeline.data import splits
-from pipeline.data.prepared import Prepared
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
-SERVER_TIMEOUT = 10  # seconds that a tracking server has to answer its first request
+# For callers that have not moved to `store` and `artifacts` yet.
+from pipeline.tracking.artifacts import (  # noqa: F401
+    download,
+    log_dataset,
+    log_file,
+    log_files,
+    log_prepared,
+    place_of,
+    read,
+    upload,
+)
+from pipeline.tracking.artifacts import names as artifacts  # noqa: F401
+from pipeline.tracking.store import (  # noqa: F401
+    connect,
+    experiment_id,
+    first_line,
+    local_part,
+    study_database,
+    use,
+)
+from pipeline.tracking.store import uri as store  # noqa: F401
+
 # What MLflow calls a run where the user gave no name: `bold-owl-34`.
 GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
-
-
-def connect() -> None:
-    """Check that the tracking store can be reached, and create the local one where there is none.
-
-    Raises:
-        UserError: a tracking server that gives no answer, whatever it is, within `SERVER_TIMEOUT` seconds,
-            or a store that MLflow cannot open.
-    """
-    _quiet()
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT)
-        except requests.RequestException as error:
-            raise UserError(
-                f"the tracking server {uri} does not answer within {SERVER_TIMEOUT} s "
-                f"({type(error).__name__}); start it, or change or unset MLFLOW_TRACKING_URI (unset: runs go "
-                "to mlflow.db beside MLproject)"
-            ) from None
-    try:
-        MlflowClient().search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
-        raise UserError(f"the tracking store {uri} cannot be used: {first_line(error)}") from None
-
-
-def use(uri: str) -> None:
-    """Work with a store that another process has checked, and says where it is."""
-    _quiet()
-    if mlflow.get_tracking_uri() != uri:
-        mlflow.set_tracking_uri(uri)
-
-
-def store() -> str:
-    """The URI of the tracking store, as another process of this machine can use it."""
-    return mlflow.get_tracking_uri()
-
-
-def local_part() -> str:
-    """What of the store another machine cannot reach: its database, its artifacts, or nothing (empty)."""
-    uri = mlflow.get_tracking_uri()
-    if uri.partition(":")[0] in ("sqlite", "file", "") or "://" not in uri:
-        return f"the tracking store {uri}"
-    place = MlflowClient().get_experiment(experiment_id()).artifact_location
-    return f"the artifacts' folder {place}" if place.partition(":")[0] in ("file", place) else ""
-
-
-def study_database(cache: Path) -> str:
-    """The URL of the file that studies are kept in: beside the local store; with a server, in the cache."""
-    uri = mlflow.get_tracking_uri()
-    folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else cache
-    return f"sqlite:///{(folder / 'sweeps.db').absolute()}"
-
-
-def _quiet() -> None:
-    quiet.calm("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.pyfunc")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar for each small file
 
 
 @contextmanager
@@ -192,86 +147,6 @@ def delete_tag(key: str, run_id: str) -> None:
     MlflowClient().delete_tag(run_id, key)
 
 
-def log_files(files: Mapping[str, bytes], folder: str = "", run_id: str | None = None) -> None:
-    """Write files, by name, as artifacts of the open run, or another, under `folder`, in one call."""
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, content in files.items():
-            Path(temporary, name).write_bytes(content)
-        mlflow.log_artifacts(temporary, folder or None, run_id=run_id)
-
-
-def log_file(path: Path) -> None:
-    """Log a file of any size as an artifact of the open run."""
-    mlflow.log_artifact(str(path))
-
-
-def upload(path: Path, folder: str) -> None:
-    """Log a folder's files as artifacts of the open run."""
-    mlflow.log_artifacts(str(path), folder)
-
-
-def download(run_id: str, folder: str, path: Path) -> None:
-    """Fetch a run's artifacts under `folder` into a folder that is there."""
-    client = MlflowClient()
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-        for file in Path(client.download_artifacts(run_id, folder, temporary)).iterdir():
-            file.rename(path / file.name)
-
-
-def read(run_id: str, path: str) -> bytes:
-    """What is in a file among a run's artifacts.
-
-    Raises:
-        UserError: the run has no such artifact.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            return Path(MlflowClient().download_artifacts(run_id, path, temporary)).read_bytes()
-        except (MlflowException, OSError):
-            folder, _, name = path.rpartition("/")
-            if name in artifacts(run_id, folder):  # asked for only now, since it takes as long as the file
-                raise
-            raise UserError(
-                f"run {run_id} has no artifact {path}: it is not finished, or it was deleted"
-            ) from None
-
-
-def place_of(run_id: str, path: str) -> str:
-    """Where a person finds an artifact: its file on this machine, or its name and its run."""
-    uri = get(run_id).info.artifact_uri
-    scheme = uri.partition(":")[0]
-    if scheme == "file" or "://" not in uri:
-        return str(Path(uri.removeprefix("file://"), path))
-    return f"artifact {path} of run {run_id}"
-
-
-def artifacts(run_id: str, folder: str) -> set[str]:
-    """The names of a run's artifacts under `folder`."""
-    return {Path(item.path).name for item in MlflowClient().list_artifacts(run_id, folder)}
-
-
-def log_dataset(prepared: Prepared, source: str) -> None:
-    """Log the prepared pictures as the open run's dataset input, under the start of their digest."""
-    dataset = MetaDataset(
-        CodeDatasetSource({"source": source}),
-        name=Path(source).name or source,
-        digest=prepared.digest[:16],  # MLflow takes up to 36 characters, and shows 8
-    )
-    mlflow.log_input(dataset, context="training")
-
-
-def log_prepared(prepared: Prepared, source: str) -> None:
-    """Log the prepared pictures to the open run: dataset, counts, and the list of what was left out."""
-    log_dataset(prepared, source)
-    counts = {
-        f"pictures/{split}": len(prepared.indices(split))
-        for split in (splits.TRAIN, splits.VALIDATION, splits.TEST)
-    }
-    log_metrics(counts | {"pictures/rejected": len(prepared.rejected)})
-    files = ("metadata.json", "rejected.csv")
-    log_files({name: (prepared.path / name).read_bytes() for name in files}, "data")
-
-
 def get(run_id: str) -> Run:
     """A run by its id.
 
@@ -319,17 +194,3 @@ def newest(*steps: str) -> Run | None:
         )
     ]
     return max(found, key=lambda run: run.info.end_time, default=None)
-
-
-def experiment_id() -> str:
-    """The experiment that MLflow's variables name, or its default one."""
-    if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
-        experiment = mlflow.get_experiment_by_name(name)
-        return experiment.experiment_id if experiment else "0"
-    return os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
-
-
-def first_line(error: Exception) -> str:
-    """The line of an error's text that says what happened; MLflow's and SQLAlchemy's other ones do not."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((line for line in lines if not line.startswith("(raised as a result")), lines[0])
