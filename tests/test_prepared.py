@@ -332,8 +332,38 @@ def test_the_digest_follows_pixels_labels_splits_and_size(tmp_path):
     assert all(re.fullmatch("[0-9a-f]{32}", digest) for digest in digests)
 
 
-def test_the_splits_do_not_follow_the_size(tmp_path, data):
-    assert (prepare(data, 1).splits == prepare(replace(data, image_size=24), 1).splits).all()
+def letter(number: int) -> Image.Image:
+    """A white page with one short dark line above its middle: no two have the same."""
+    page = np.full((65, 48, 3), 255, np.uint8)
+    page[number % 30, number // 30 : 20 + number // 30] = 40
+    return Image.fromarray(page)
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory) -> Data:
+    """150 pages that have size and middle row in common, and 450 noises; half of each in each class."""
+    folder = tmp_path_factory.mktemp("letters")
+    files = {f"{'ab'[number % 2]}/page{number}.png": encode(letter(number)) for number in range(150)}
+    files |= {f"{'ab'[number % 2]}/noise{number}.png": encode(picture(number)) for number in range(450)}
+    root = write_tree(folder / "letters", files)
+    return Data(str(root), str(folder / "cache"))
+
+
+def test_pictures_that_share_most_of_their_pixels_are_split_at_random(letters):
+    """A fifth of 150 pages is 30: a hypergeometric with sd 4.2, and four of these off at most."""
+    for seed in range(3):
+        prepared = prepare(letters, seed)
+        page = np.array(["page" in name for name in prepared.names])
+        for split in (VALIDATION, TEST):
+            assert (prepared.splits == split).sum() == 120
+            assert 13 <= (prepared.splits[page] == split).sum() <= 47
+
+
+def test_the_splits_do_not_follow_the_size(letters):
+    small = prepare(replace(letters, image_size=2), 1)
+    assert len(np.unique(small.images, axis=0)) < len(small.names), "some are equal once they are resized"
+    assert not small.identical
+    assert (small.splits == prepare(letters, 1).splits).all()
 
 
 # Identical pictures

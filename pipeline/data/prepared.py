@@ -20,6 +20,7 @@ from pipeline.console import counted, warn
 from pipeline.data import splits, storage
 from pipeline.data.decoding import write_images
 from pipeline.data.layout import Rejection
+from pipeline.data.pictures import identity
 from pipeline.data.sources import Picture, Source, open_source
 from pipeline.data.storage import DamagedPrepared, Prepared, open_prepared
 from pipeline.data.workplace import appearing, check_space, disk_errors, exclusive
@@ -145,7 +146,8 @@ def _assign(
     classes = sorted({picture.label for picture in drawn})
     number = {label: index for index, label in enumerate(classes)}
     labels = np.array([number[picture.label] for picture in kept])
-    return splits.assign(digests, labels, classes, data.validation, data.test, seed).tolist()
+    identities = [identity(digest) for digest in digests]
+    return splits.assign(identities, labels, classes, data.validation, data.test, seed).tolist()
 
 
 def _about(source: Source, data: DataSection, seed: int) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.data.pictures import HALF_A_DIGEST
 from pipeline.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
 def assign(
-    digests: Sequence[str],
+    identities: Sequence[str],
     labels: np.ndarray,
     classes: Sequence[str],
     validation: float,
@@ -22,13 +21,15 @@ def assign(
 ) -> np.ndarray:
     """Splits pictures, class by class, by the rank of a seeded hash of their pixels.
 
-    The outcome depends on the pictures, their labels and the seed alone, not on names or order, and a
-    picture added later moves few others. Identical pictures stay together; where their labels differ, they
-    count for the class of the lowest. Each class gets round(fraction * count) pictures in each split, as
-    near as groups of identical pictures allow, and at least one.
+    The outcome depends on the pictures, their labels and the seed alone, not on names, order or the size that
+    they are prepared in, and a picture added later moves few others. Identical pictures stay together; where
+    their labels differ, they count for the class of the lowest. Each class gets round(fraction * count)
+    pictures in each split, as near as groups of identical pictures allow, and at least one.
 
     Args:
-        digests: `pixel_digest` of each picture, length n; equal for identical pictures.
+        identities: `pictures.identity` of each picture, length n: equal where all pixels in full size are.
+            Images that are equal only once they are resized are others: grouped, they would make the split
+            follow the size. `doctor` finds them as near duplicates.
         labels: int (n,), indices into `classes`.
         classes: Names of the classes.
         validation: Fraction, 0 < validation < 1.
@@ -43,20 +44,17 @@ def assign(
     """
     check_fractions(validation, test)
     groups = defaultdict(list)
-    for index, digest in enumerate(digests):
-        groups[digest].append(index)
+    for index, identity in enumerate(identities):
+        groups[identity].append(index)
     by_class = defaultdict(list)
-    # Ranked by the half that does not follow `image_size`: sizes are compared on the same pictures.
-    for digest in sorted(
-        groups, key=lambda digest: (_rank(seed, digest[:HALF_A_DIGEST]), _rank(seed, digest))
-    ):
-        by_class[min(labels[index] for index in groups[digest])].append(digest)
+    for identity in sorted(groups, key=lambda identity: _rank(seed, identity)):
+        by_class[min(labels[index] for index in groups[identity])].append(identity)
     check_sizes({name: len(by_class[label]) for label, name in enumerate(classes)}, test)
-    splits = np.full(len(digests), TRAIN, dtype=f"<U{len(VALIDATION)}")
+    splits = np.full(len(identities), TRAIN, dtype=f"<U{len(VALIDATION)}")
     for ranked in by_class.values():
-        sizes = [len(groups[digest]) for digest in ranked]
-        for digest, split in zip(ranked, _cut(sizes, validation, test), strict=True):
-            splits[groups[digest]] = split
+        sizes = [len(groups[identity]) for identity in ranked]
+        for identity, split in zip(ranked, _cut(sizes, validation, test), strict=True):
+            splits[groups[identity]] = split
     return splits
 
 

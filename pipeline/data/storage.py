@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.layout import Rejection
+from pipeline.data.pictures import identity
 
-FORMAT = 1  # raise it when the files or their meaning change
+FORMAT = 2  # raise it when the files or their meaning change
 IMAGES = "images.npy"
 
 _LABELS, _INDEX, _REJECTED, _METADATA = "labels.npy", "index.csv", "rejected.csv", "metadata.json"
@@ -41,7 +42,7 @@ class Prepared:
         labels: int64 (n,), indices into `classes`.
         names: Length n; as the source calls them.
         splits: str (n,): `splits.TRAIN`, `VALIDATION` or `TEST`.
-        picture_digests: Length n; equal for pictures with equal pixels in full size.
+        picture_digests: `pixel_digest` of each, length n.
         rejected: The pictures that were left out, with reasons.
     """
 
@@ -67,10 +68,10 @@ class Prepared:
 
     @cached_property
     def identical(self) -> tuple[tuple[int, ...], ...]:
-        """Groups of two or more pictures with equal pixels, as ascending indices."""
+        """Groups of two or more pictures with equal pixels in full size, as ascending indices."""
         groups = defaultdict(list)
         for index, digest in enumerate(self.picture_digests):
-            groups[digest].append(index)
+            groups[identity(digest)].append(index)
         return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
     @cached_property
