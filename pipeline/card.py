@@ -20,7 +20,6 @@ _MOST_PAIRS = 3  # of classes that are mixed up
 _MOST_CLASSES = 20  # that tables have a row for; of more, those that matter most
 _MOST_NAMED = 8  # classes in a sentence
 _MOST_ALIKE = 3  # cells that the winner cannot be told from
-_SEED = 0  # of the resamples
 _PARAMETERS = ("seed", "data", "model", "train")  # sections of params.yaml that a training depends on
 # Of a description that is too long, in this order; what is never left out has a bounded length.
 _LEFT_OUT_FIRST = (
@@ -109,7 +108,7 @@ def has_sheet(facts: Facts) -> bool:
 
 def _scores(facts: Facts) -> str:
     measured = {splits.VALIDATION: facts.validation} | ({splits.TEST: facts.test[1]} if facts.test else {})
-    ranges = {split: _intervals(report) for split, report in measured.items()}
+    ranges = {split: intervals.of(report.confusion) for split, report in measured.items()}
     heads = [""]
     for split, report in measured.items():
         heads += [f"{split}, {report.confusion.sum():,} pictures", "95 % interval"]
@@ -129,16 +128,11 @@ def _scores(facts: Facts) -> str:
         "Precision, recall and F1 are averages over the classes, weighted by their pictures (recall is then "
         "the same number as accuracy); macro averages have each class count alike, however few pictures it "
         "has. Intervals: Wilson's score interval for accuracy, for the others "
-        f"percentile bootstrap ({intervals.RESAMPLES:,} resamples of the pictures, seed {_SEED}; without a "
-        "single mistake it has no width). They tell what other pictures of the same kind may give, not what "
-        "another training may.",
+        f"bootstrap within each class ({intervals.RESAMPLES:,} resamples of its pictures, seed "
+        f"{intervals.SEED}; without a single mistake it has no width). They tell what other pictures of the "
+        "same kind may give, not what another training may.",
     ]
     return "\n\n".join(parts)
-
-
-def _intervals(report: Report) -> dict[str, tuple[float, float]]:
-    right, n = int(np.trace(report.confusion)), int(report.confusion.sum())
-    return {"accuracy": intervals.wilson(right, n)} | intervals.bootstrap(report.confusion, _SEED)
 
 
 def _tested(facts: Facts) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from pipeline import intervals
 from pipeline.pages import charts, courses, render, thumbnails, times, values
 from pipeline.pages.findings import Confusion, Exhibit, Findings
-from pipeline.pages.verdict import asides, between, verdict
+from pipeline.pages.verdict import asides, verdict
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 HEADS = {"f1": "F1"}
@@ -81,11 +82,11 @@ def _scores(found: Findings) -> dict[str, Any]:
             {"text": f"{name} ({pictures} pictures)", "number": True},
             {"text": "95 % interval", "number": True},
         ]
-    intervals = [between(confusion) for _, _, confusion in splits]
+    ranges = [intervals.of(confusion.matrix) for _, _, confusion in splits]
     rows = []
     for name in _names(found):
         row = [_head(name)]
-        for (_, scores, _), ends in zip(splits, intervals, strict=True):
+        for (_, scores, _), ends in zip(splits, ranges, strict=True):
             row += [f"{scores[name]:.4f}", "{:.3f} to {:.3f}".format(*ends[name]) if name in ends else "–"]
         rows.append(row)
     return {"heads": heads, "rows": rows}

@@ -1,11 +1,7 @@
 """What came out of a sweep, in a sentence, and how sure that is."""
 
-import numpy as np
-
 from pipeline import intervals
-from pipeline.pages.findings import Confusion, Findings
-
-SEED = 42  # of the bootstrap
+from pipeline.pages.findings import Findings
 
 
 def verdict(found: Findings) -> str:
@@ -21,7 +17,9 @@ def verdict(found: Findings) -> str:
             f"{those} diverged: {none} the classes apart, and validation {_plain(found.metric)} is "
             f"{winner.scores[found.metric]:.3f} at best. Try smaller learning rates."
         )
-    interval = between(found.winner).get(found.metric)  # none of a metric that is not of the confusion matrix
+    interval = intervals.of(found.winner.matrix).get(
+        found.metric
+    )  # none of a metric that is not of the confusion matrix
     text = (
         f"{winner.name} is {'the only finished cell' if n == 1 else 'best'}: validation "
         f"{_plain(found.metric)} {winner.scores[found.metric]:.3f}"
@@ -51,12 +49,6 @@ def asides(found: Findings) -> list[str]:
     if diverged and diverged < len(found.cells):
         texts.append(f"{diverged} of {len(found.cells)} cells diverged: they learned nothing.")
     return texts
-
-
-def between(confusion: Confusion) -> dict[str, tuple[float, float]]:
-    """95 % intervals of accuracy and of the averages over classes, for other pictures of the same kind."""
-    right, n = int(np.trace(confusion.matrix)), int(confusion.matrix.sum())
-    return {"accuracy": intervals.wilson(right, n)} | intervals.bootstrap(confusion.matrix, SEED)
 
 
 def _others(found: Findings, interval: tuple[float, float] | None) -> str:
