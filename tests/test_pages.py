@@ -11,11 +11,20 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from pipeline import pages
-from pipeline.pages import sweep, times, values
-from pipeline.pages.findings import Cell, Confusion, Epoch, Exhibit, Exhibits, Failed, Findings, Pictures
+from pipeline.pages import charts, sweep, times, values
+from pipeline.pages.findings import (
+    Cell,
+    Confusion,
+    Epoch,
+    Exhibit,
+    Exhibits,
+    Failed,
+    Findings,
+    Importance,
+    Pictures,
+)
 from pipeline.pages.thumbnails import jpeg
 from pipeline.pages.verdict import asides, verdict
-from pipeline.sweep.importance import importance
 
 NASTY = "</script><b>\udcff|ü"
 SERVER = "http://127.0.0.1:5000"
@@ -64,7 +73,7 @@ def findings(cells: list[Cell], classes: tuple[str, ...] = ("cat", "dog"), **cha
         keys=list(cells[0].values) if cells else [], cells=cells, failed=[],
         winner=wide if cells else None, worst=wide if len(cells) > 1 else None,
         test=(cells[0].scores, wide) if cells else None, has_test=True, verdict=None,
-        importance=dict.fromkeys(cells[0].values, 0.25) if len(cells) > 1 else "There is one cell.",
+        importance=Importance(dict.fromkeys(cells[0].values, 0.2), 0.2, "Shares.") if len(cells) > 1 else "",
         exhibits=Exhibits([exhibit] * 3, [exhibit] * 8, 20, 100, "", "Grad-CAM", "3.11.7", ("keras==3",)),
         pictures=Pictures("/data/x", "a folder", 32, {"train": dict.fromkeys(classes, 1000)}, classes,
                           {name: [picture] for name in classes}, [(NASTY, "empty file")] * 60, ""),
@@ -192,30 +201,13 @@ def test_time_stands_still_while_a_sweep_is_stopped():
     assert times.without_pauses(NONE) == (NONE, 0)
 
 
-def test_importance_finds_the_parameter_that_matters():
-    cells = [{"rate": rate, "bias": bias} for rate in (0.1, 0.01, 0.001) for bias in (0.0, 0.1, 0.2)]
-    shares = importance(cells, [one["rate"] for one in cells])
-    assert [*shares] == ["rate", "bias"]
-    assert shares["rate"] > 0.9
-    assert math.fsum(shares.values()) == pytest.approx(1)
+def test_importance_has_a_bar_for_interactions_where_they_are_known():
+    def bars(interactions: float | None) -> list[str]:
+        spec = charts.importance(Importance({"learning_rate": 0.6, "bias": 0.1}, interactions, "x"))
+        return [row["parameter"] for row in spec["data"]["values"]]
 
-
-@pytest.mark.parametrize(
-    ("cells", "scores", "words"),
-    [
-        ([], [], "fewer than two"),
-        ([{"a": n, "b": 1} for n in range(9)], range(9), "fewer than two"),
-        ([{"a": n, "b": n} for n in range(4)], range(4), "at least 8 finished cells; there are 4"),
-        ([{"a": n, "b": n} for n in range(9)], [0.5] * 9, "the same score"),
-    ],
-)
-def test_importance_says_why_there_is_none(cells, scores, words):
-    assert words in importance(cells, scores)
-
-
-def test_importance_takes_values_of_every_kind():
-    cells = [{"a": a, "b": b, "c": c} for a in (True, False) for b in (None, 3, "x") for c in (1, 2)]
-    assert set(importance(cells, [n / 12 for n in range(12)])) == {"a", "b", "c"}
+    assert bars(0.3) == ["learning rate", "bias", "interactions"]
+    assert bars(None) == ["learning rate", "bias"]
 
 
 def test_text_of_any_kind_is_shown_as_it_is():

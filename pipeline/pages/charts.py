@@ -4,30 +4,35 @@ The browser draws them as SVG, at the width that there is. Text and axes have th
 others are told apart on a light ground and on a dark one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
 from pipeline.pages import values
-from pipeline.pages.findings import Cell
+from pipeline.pages.findings import Cell, Importance
 
 # Told apart with any colour vision and on any ground: after Okabe and Ito, Color Universal Design (2008).
 PALETTE = ("#3d8bcd", "#d9772b", "#2a9d78", "#b96fae", "#b39b2c", "#57a9c4", "#c8524a", "#8a9099")
 BLUE, RED, GREY = PALETTE[0], "#d0504a", "#8a9099"
 WORST_TO_BEST = ("#cf5f55", "#a59a90", "#2f7fc1")
+INTERACTIONS = "interactions"
 INK, GROUND = "currentColor", "var(--ground)"  # of the page
 
 
-def importance(shares: Mapping[str, float]) -> dict[str, Any]:
-    """How much of the scores' spread each parameter explains, as bars."""
-    rows = [{"parameter": key, "share": share} for key, share in shares.items()]
+def importance(found: Importance) -> dict[str, Any]:
+    """How far each parameter decides the scores, as bars; interactions in grey, where they are known."""
+    rows = [{"parameter": _axis_name(key), "share": share} for key, share in found.shares.items()]
+    colour: Any = alt.value(BLUE)
+    if found.interactions is not None:
+        rows.append({"parameter": INTERACTIONS, "share": found.interactions})
+        colour = alt.when(alt.datum.parameter == INTERACTIONS).then(alt.value(GREY)).otherwise(colour)
     base = alt.Chart(alt.Data(values=rows), width="container", height=26 * len(rows)).encode(
         x=alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(domainMin=0)),
         y=alt.Y("parameter:N", title=None, sort=None),
         tooltip=["parameter:N", alt.Tooltip("share:Q", format=".1%")],
     )
-    bars = base.mark_bar(color=BLUE, height=14)
+    bars = base.mark_bar(height=14).encode(color=colour)
     numbers = base.mark_text(align="left", dx=5, color=INK).encode(text=alt.Text("share:Q", format=".0%"))
     return spec(bars + numbers)
 

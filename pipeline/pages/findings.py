@@ -139,6 +139,21 @@ class Pictures:
     missing: str
 
 
+@dataclass(frozen=True)
+class Importance:
+    """How far each parameter decides the scores.
+
+    Attributes:
+        shares: Of each key, 0 to 1, the largest first.
+        interactions: The share of combinations of keys, 0 to 1; None where the method does not see them.
+        caption: What the shares are, in sentences.
+    """
+
+    shares: Mapping[str, float]
+    interactions: float | None
+    caption: str
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
     """What is known of a sweep.
@@ -162,7 +177,7 @@ class Findings:
         test: The winner's scores on the test split, and its predictions there; None: not measured.
         has_test: Whether there is a test split.
         verdict: verdict.json of the sweep's run; None: it has none.
-        importance: Share of each key in the spread of the scores; or why there is none, in a sentence.
+        importance: How far each key decides the scores; or why that is not known, in a sentence.
         exhibits: What only the winner's model shows.
         pictures: The data.
         environment: Name and value of what it ran with and on.
@@ -187,7 +202,7 @@ class Findings:
     test: tuple[Mapping[str, float], Confusion] | None
     has_test: bool
     verdict: Mapping[str, Any] | None
-    importance: Mapping[str, float] | str
+    importance: Importance | str
     exhibits: Exhibits
     pictures: Pictures
     environment: Sequence[tuple[str, str]]

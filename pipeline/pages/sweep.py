@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline import intervals
 from pipeline.pages import charts, courses, render, thumbnails, times, values
-from pipeline.pages.findings import Confusion, Exhibit, Findings
+from pipeline.pages.findings import Confusion, Exhibit, Findings, Importance
 from pipeline.pages.verdict import asides, verdict
 
 SCORES = ("accuracy", "precision", "recall", "f1")
@@ -176,9 +176,8 @@ def _specs(found: Findings) -> dict[str, Any]:
     if not found.cells:
         return specs
     varied = values.varied(found.keys, found.cells)
-    if isinstance(found.importance, Mapping):
-        shares = {key.replace("_", " "): share for key, share in found.importance.items()}
-        specs["importance"] = charts.importance(shares)
+    if isinstance(found.importance, Importance):
+        specs["importance"] = charts.importance(found.importance)
     specs["effects"] = {key: charts.effect(key, found.cells, found.metric) for key in varied}
     if varied:
         specs["parallel"] = charts.parallel(varied, found.cells, found.metric)
