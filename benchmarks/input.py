@@ -34,6 +34,7 @@ def main() -> None:
         from pipeline import training
     from pipeline.arguments import load
     from pipeline.examples import Examples
+    from pipeline.objective import Objective
 
     params = load(["--train.epochs=1"])
     count = options.pictures
@@ -45,7 +46,9 @@ def main() -> None:
         def epoch(images: np.ndarray) -> float:
             splits = [Examples(images, labels, rows) for rows in (indices[:-64], indices[-64:])]
             start = time.perf_counter()
-            training.train(params.model, params.train, *splits, 2, params.seed)
+            training.train(
+                params.model, params.train, *splits, 2, params.seed, Objective(params.sweep.metric)
+            )
             return time.perf_counter() - start
 
         mapped, copied = np.load(path, mmap_mode="r"), np.load(path)

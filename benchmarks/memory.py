@@ -60,6 +60,7 @@ def measure(path: Path) -> None:
     from pipeline import training
     from pipeline.arguments import load
     from pipeline.examples import Examples
+    from pipeline.objective import Objective
 
     images = np.load(path, mmap_mode="r")
     labels = np.arange(len(images)) % 2
@@ -68,7 +69,7 @@ def measure(path: Path) -> None:
     params = load(["--train.epochs=1"])
     parts = [Examples(images, labels, rows) for rows in (indices[:cut], indices[cut:])]
     with watched_memory() as highest:
-        training.train(params.model, params.train, *parts, 2, params.seed)
+        training.train(params.model, params.train, *parts, 2, params.seed, Objective(params.sweep.metric))
     print(f"{highest():.0f}")
 
 

@@ -27,6 +27,7 @@ class Checkpoint:
         probabilities: (k, num_classes) float32, of the validation pictures at that epoch.
         stage: which one of the training, from 0; `variables` are of the part that it fits.
         stage_start: the epochs that were done when it began.
+        objective: the name of the one that chose the best epoch.
     """
 
     variables: list[np.ndarray]
@@ -37,6 +38,7 @@ class Checkpoint:
     probabilities: np.ndarray
     stage: int = 0
     stage_start: int = 0
+    objective: str = "accuracy"
 
     @property
     def epoch(self) -> int:
@@ -48,7 +50,10 @@ class Checkpoint:
         arrays = {"probabilities": self.probabilities}
         for name in _LISTS:
             arrays |= {f"{name}.{number}": array for number, array in enumerate(getattr(self, name))}
-        about = {name: getattr(self, name) for name in ("best_epoch", "history", "stage", "stage_start")}
+        about = {
+            name: getattr(self, name)
+            for name in ("best_epoch", "history", "stage", "stage_start", "objective")
+        }
         file = io.BytesIO()
         np.savez(file, about=np.array(json.dumps(about)), **arrays)
         return file.getvalue()

@@ -11,6 +11,8 @@ import numpy as np
 
 from pipeline import scores
 
+EPSILON = 1e-7  # that probabilities are clipped to, as Keras clips them by default
+
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -22,6 +24,7 @@ class Report:
     Attributes:
         classes: Names, in the order of the labels.
         accuracy: Share of the pictures with the right class, 0 to 1.
+        loss: `cross_entropy`, nats; not finite where a probability is not.
         precision: Average over the classes, weighted by their pictures, 0 to 1; as are `recall` and `f1`.
         macro_precision: Plain average over the classes, 0 to 1; as are `macro_recall` and `macro_f1`.
         roc_auc: Area under the ROC curve, 0 to 1: of the second of two classes, or of each of more classes
@@ -35,6 +38,7 @@ class Report:
 
     classes: tuple[str, ...]
     accuracy: float
+    loss: float
     precision: float
     recall: float
     f1: float
@@ -72,6 +76,7 @@ class Report:
         """Returns the numbers that runs are compared by, flat; `roc_auc` only where it is defined."""
         names = (
             "accuracy",
+            "loss",
             "precision",
             "recall",
             "f1",
@@ -109,14 +114,12 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
     predicted = predicted_classes(probabilities)
     every = {"labels": range(len(classes))}
     table = precision_recall_fscore_support(labels, predicted, **every, zero_division=0)  # 4 x (num_classes,)
-    *averages, support = table
-    weighted = [float(np.average(values, weights=support)) for values in averages]
-    macro = [float(np.mean(values)) for values in averages]
+    averages = _averages(*table)
     return Report(
         tuple(classes),
         float(np.mean(predicted == labels)),
-        *weighted,
-        *macro,
+        cross_entropy(labels, probabilities),
+        **averages,
         roc_auc=_roc_auc(labels, probabilities),
         confusion=confusion_matrix(labels, predicted, **every),
         per_class={name: _row(*row) for name, row in zip(classes, np.transpose(table), strict=True)},
@@ -125,6 +128,42 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
         ),
         own={name: float(score(labels, predicted, probabilities)) for name, score in scores.OWN.items()},
     )
+
+
+def score(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """One of `Report.scores`, without the rest of a report: what an epoch is measured by.
+
+    Args:
+        name: `accuracy`, `loss`, one of the averages, or one of `pipeline.scores.OWN`.
+        labels: (n,) int; n at least 1.
+        probabilities: (n, num_classes) float.
+
+    >>> score("accuracy", np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
+    0.5
+    """
+    predicted = predicted_classes(probabilities)
+    if name == "accuracy":
+        return float(np.mean(predicted == labels))
+    if name == "loss":
+        return cross_entropy(labels, probabilities)
+    if name in scores.OWN:
+        return float(scores.OWN[name](labels, predicted, probabilities))
+    from sklearn.metrics import precision_recall_fscore_support
+
+    classes = range(probabilities.shape[1])
+    table = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
+    return _averages(*table)[name]
+
+
+def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The mean categorical cross-entropy of hard labels, in nats, as Keras computes it.
+
+    Args:
+        labels: (k,) int64.
+        probabilities: (k, num_classes) float32.
+    """
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.clip(chosen, EPSILON, 1 - EPSILON)).mean())
 
 
 def diverged(losses: Sequence[float], probabilities: np.ndarray) -> bool:
@@ -155,6 +194,15 @@ def surest_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     """
     wrong = np.flatnonzero(predicted_classes(probabilities) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+
+
+def _averages(
+    precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: np.ndarray
+) -> dict[str, float]:
+    """The averages over classes of (num_classes,) each: weighted by `support`, and plain."""
+    each = {"precision": precision, "recall": recall, "f1": f1}
+    weighted = {name: float(np.average(values, weights=support)) for name, values in each.items()}
+    return weighted | {f"macro_{name}": float(np.mean(values)) for name, values in each.items()}
 
 
 def _row(precision: float, recall: float, f1: float, support: float) -> dict[str, float]:

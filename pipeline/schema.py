@@ -177,11 +177,12 @@ class SweepParams(Section):
 
     grid: GridParams
     metric: Literal[
-        "accuracy", "precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1", *scores.OWN
+        "accuracy", "loss", "precision", "recall", "f1",
+        "macro_precision", "macro_recall", "macro_f1", *scores.OWN,
     ] = Field(
-        description="what ranks the cells, on the validation split, at each cell's best epoch; macro_…: each "
-        "class counts alike"
-    )
+        description="validation metric that chooses each training's best epoch and ranks the cells; loss is "
+        "minimised; macro_…: every class has the same weight"
+    )  # fmt: skip
     finalists: Int = Field(
         ge=0, description="so many of the best cells are trained again with other seeds; 0: none"
     )

@@ -18,11 +18,17 @@ from pipeline.examples import PREDICTION_BATCH, Batches, Examples
 from pipeline.machine import FLOAT32
 from pipeline.models import backbones
 from pipeline.networks import NETWORKS, NOT_OF_THE_GRAPH
+from pipeline.objective import Objective
 from pipeline.schema import ModelParams, ScheduleParams, TrainParams
 
 quiet.calm("tensorflow")
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+def logged_metrics(objective: Objective) -> list[str]:
+    """What is measured after each epoch: `METRICS`, and the objective's own where it is another."""
+    return [*dict.fromkeys([*METRICS, objective.key])]
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,8 @@ class Trained:
 
     Attributes:
         model: not compiled, with the weights of its best epoch.
-        history: each of `METRICS`, one value an epoch from 1.
-        best_epoch: from 1; the highest validation accuracy, among equals the lowest validation loss.
+        history: each of `logged_metrics`, one value per epoch from 1.
+        best_epoch: from 1; the best one by the objective, among equals by validation loss.
         probabilities: (k, num_classes) float32, of the validation pictures at the best epoch.
     """
 
@@ -49,6 +55,7 @@ def train(
     validation: Examples,
     num_classes: int,
     seed: int,
+    objective: Objective,
     on_epoch: Callable[[int, Mapping[str, float], Callable[[], Checkpoint]], bool | None] = lambda *_: None,
     checkpoint: Checkpoint | None = None,
     until: int | None = None,
@@ -66,9 +73,10 @@ def train(
         validation: what every epoch is measured on, and the best one chosen by.
         num_classes: from two.
         seed: of the initial weights, the dropout, the augmentation and the order of the batches.
-        on_epoch: called at each epoch's end with its number, from 1, its `METRICS`, and a function that makes
-            the checkpoint to go on from. Where it returns True, no further epoch is trained.
-        checkpoint: to go on from; None: from the start.
+        objective: chooses the best epoch, and when early stopping ends the training.
+        on_epoch: called at each epoch's end with its number, from 1, its `logged_metrics`, and a function
+            that makes the checkpoint to resume from. Where it returns True, no further epoch is trained.
+        checkpoint: of the same objective, to resume from; None: from the start.
         until: the last epoch to train at most; None: as many as the parameters say.
 
     Raises:
@@ -84,7 +92,7 @@ def train(
     kind = (model_params.model_dump(exclude=set(NOT_OF_THE_GRAPH)), image_size, num_classes)
     augment = NETWORKS[model_params.name].augment if params.augment == "auto" else params.augment
     stages = _stages(model, model_params, params, augment)
-    epochs = _Epochs(params, on_epoch)
+    epochs = _Epochs(params, objective, on_epoch)
     for number, stage in enumerate(stages):
         if checkpoint and checkpoint.stage > number:
             continue
@@ -139,18 +147,6 @@ def class_weight(name: str, training: Examples, num_classes: int) -> dict[int, f
     counts = np.bincount(training.labels[training.indices], minlength=num_classes)
     total = len(training.indices)
     return {number: total / (num_classes * int(count)) for number, count in enumerate(counts) if count}
-
-
-def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The mean categorical cross-entropy, in nats, as Keras computes it.
-
-    Args:
-        labels: (k,) int64.
-        probabilities: (k, num_classes) float32.
-    """
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    epsilon = keras.config.epsilon()
-    return float(-np.log(np.clip(chosen, epsilon, 1 - epsilon)).mean())
 
 
 @dataclass(frozen=True)
@@ -223,10 +219,10 @@ class _Epochs(keras.callbacks.Callback):
     and this way they cost no further pass and no further graph.
     """
 
-    def __init__(self, params: TrainParams, on_epoch: Callable):
+    def __init__(self, params: TrainParams, objective: Objective, on_epoch: Callable):
         super().__init__()
-        self.settings, self.report = params, on_epoch
-        self.history: dict[str, list[float]] = {name: [] for name in METRICS}
+        self.settings, self.objective, self.report = params, objective, on_epoch
+        self.history: dict[str, list[float]] = {name: [] for name in logged_metrics(objective)}
         self.best, self.weights, self.probabilities = 0, None, None
         self.stopped = False
         self.stage, self.stage_start = 0, 0
@@ -265,12 +261,12 @@ class _Epochs(keras.callbacks.Callback):
         self.traced.settle()
         probabilities = self.traced.predict(self.validation)
         values = logs | {
-            "val_loss": cross_entropy(labels, probabilities),
-            "val_accuracy": float((metrics.predicted_classes(probabilities) == labels).mean()),
+            f"val_{name}": metrics.score(name, labels, probabilities)
+            for name in {"loss", "accuracy", self.objective.name}
         }
-        for name in METRICS:
+        for name in self.history:
             self.history[name].append(float(values[name]))
-        if self.best == 0 or self._rank(epoch) > self._rank(self.best - 1):
+        if self.best == 0 or self._cost(epoch) < self._cost(self.best - 1):
             self.best = epoch + 1
             self.weights, self.probabilities = self.traced.network.get_weights(), probabilities
         self.stopped = bool(
@@ -281,9 +277,13 @@ class _Epochs(keras.callbacks.Callback):
         if self.stopped or self.over():
             self.model.stop_training = True
 
-    def _rank(self, index: int) -> tuple[float, float]:
+    def _cost(self, index: int) -> tuple[float, float]:
+        """Of an epoch, counted from 0: lower is better; among equals by the objective, the loss decides."""
         loss = self.history["val_loss"][index]
-        return self.history["val_accuracy"][index], -loss if math.isfinite(loss) else -math.inf
+        return (
+            self.objective.cost(self.history[self.objective.key][index]),
+            loss if math.isfinite(loss) else math.inf,
+        )
 
     def diverged(self) -> bool:
         """Whether the loss has left the finite numbers: no weights come back from that."""
@@ -293,10 +293,10 @@ class _Epochs(keras.callbacks.Callback):
         """Whether the stage ends before its last epoch: it diverged, or has not become better for long."""
         if self.diverged():
             return True
-        accuracies = self.history["val_accuracy"][self.stage_start :]
-        if self.settings.early_stopping is None or not accuracies:
+        values = self.history[self.objective.key][self.stage_start :]
+        if self.settings.early_stopping is None or not values:
             return False
-        return len(accuracies) - 1 - accuracies.index(max(accuracies)) >= self.settings.early_stopping
+        return len(values) - 1 - self.objective.best(values) >= self.settings.early_stopping
 
     def checkpoint(self) -> Checkpoint:
         """Where the training stands now, at an epoch's end."""
@@ -310,6 +310,7 @@ class _Epochs(keras.callbacks.Callback):
             probabilities=self.probabilities,
             stage=self.stage,
             stage_start=self.stage_start,
+            objective=self.objective.name,
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:

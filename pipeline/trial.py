@@ -1,12 +1,13 @@
 """One training, recorded: what `train` does once and a sweep once a cell."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline import metrics, report, training
 from pipeline.checkpoint import Checkpoint
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.examples import Examples
+from pipeline.objective import Objective
 from pipeline.params import Params
 from pipeline.tracking import models, runs
 from pipeline.tracking.checkpoints import Checkpoints
@@ -83,8 +84,10 @@ def _record(
 
     `pruned` tells that the training was ended before, and was broken off only when it was recorded.
     """
-    newest = checkpoints.newest() if checkpoints else None
-    missing = _log_missing(run_id, newest) if checkpoints else lambda step: training.METRICS
+    objective = Objective(params.sweep.metric)
+    newest = checkpoints.newest(objective.name) if checkpoints else None
+    names = training.logged_metrics(objective)
+    missing = _log_missing(run_id, newest, names) if checkpoints else lambda step: names
 
     def log_epoch(epoch: int, values: Mapping[str, float], checkpoint: Callable[[], Checkpoint]) -> bool:
         nonlocal pruned
@@ -105,6 +108,7 @@ def _record(
         examples(prepared, splits.VALIDATION),
         len(prepared.classes),
         params.training_seed,
+        objective,
         log_epoch,
         newest,
         until=newest.epoch if pruned and newest else None,
@@ -113,16 +117,16 @@ def _record(
     _log_result(run_id, trained, prepared, name)
 
 
-def _log_missing(run_id: str, newest: Checkpoint | None) -> Callable[[int], list[str]]:
+def _log_missing(run_id: str, newest: Checkpoint | None, names: Sequence[str]) -> Callable[[int], list[str]]:
     """Log what a run lacks of its checkpoint's epochs; returns which metrics it lacks of a later epoch."""
-    logged = {name: runs.logged_steps(run_id, name) for name in training.METRICS}
+    logged = {name: runs.logged_steps(run_id, name) for name in names}
 
     def missing(epoch: int) -> list[str]:
-        return [name for name in training.METRICS if epoch not in logged[name]]
+        return [name for name in names if epoch not in logged[name]]
 
     for epoch in range(1, newest.epoch + 1 if newest else 1):
-        if names := missing(epoch):
-            runs.log_metrics({name: newest.history[name][epoch - 1] for name in names}, step=epoch)
+        if lacking := missing(epoch):
+            runs.log_metrics({name: newest.history[name][epoch - 1] for name in lacking}, step=epoch)
     return missing
 
 

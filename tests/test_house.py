@@ -26,6 +26,7 @@ FLOORS = {
     "pipeline.precision": 1,
     "pipeline.checkpoint": 1,
     "pipeline.metrics": 1,
+    "pipeline.objective": 1,
     "pipeline.intervals": 1,
     "pipeline.significance": 1,
     "pipeline.markdown": 1,

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.examples import Batches, Examples, predict
 from pipeline.models import backbones
 from pipeline.networks import APPLICATIONS, NETWORKS
+from pipeline.objective import Objective
 
 ROOT = Path(__file__).parents[1]
 LITE = ROOT.parent / "shared/models/efficientnet_lite0.keras"
@@ -72,7 +73,15 @@ def pictures(count: int = 60, folder: Path | None = None) -> tuple[Examples, Exa
 
 def train(*arguments: str, folder: Path | None = None, **more) -> training.Trained:
     params = read("--train.epochs=2", "--train.batch_size=8", *arguments)
-    return training.train(params.model, params.train, *pictures(folder=folder), 2, params.seed, **more)
+    return training.train(
+        params.model,
+        params.train,
+        *pictures(folder=folder),
+        2,
+        params.seed,
+        Objective(params.sweep.metric),
+        **more,
+    )
 
 
 def test_every_name_has_a_builder_and_what_is_known_of_it():

@@ -18,6 +18,7 @@ from pipeline import graphs, metrics, models, training
 from pipeline.arguments import load
 from pipeline.checkpoint import Checkpoint
 from pipeline.examples import Batches, Examples, predict
+from pipeline.objective import Objective
 from pipeline.schema import ScheduleParams
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +46,15 @@ def halves(data: Examples) -> tuple[Examples, Examples]:
 
 def train(*arguments: str, **more) -> training.Trained:
     params = read("--data.image_size=16", "--train.epochs=3", *arguments)
-    return training.train(params.model, params.train, *halves(examples()), 2, params.seed, **more)
+    return training.train(
+        params.model,
+        params.train,
+        *halves(examples()),
+        2,
+        params.seed,
+        Objective(params.sweep.metric),
+        **more,
+    )
 
 
 def test_simple_cnn_is_the_original_network():
@@ -227,7 +236,9 @@ def lopsided(size: int = 16) -> tuple[Examples, Examples]:
 
 def train_lopsided(*arguments: str, **more) -> training.Trained:
     params = read("--train.epochs=2", *arguments)
-    return training.train(params.model, params.train, *lopsided(), 2, params.seed, **more)
+    return training.train(
+        params.model, params.train, *lopsided(), 2, params.seed, Objective(params.sweep.metric), **more
+    )
 
 
 def test_balanced_weights_are_scikit_learns():
@@ -285,7 +296,9 @@ def test_few_photos_of_a_class_are_seen_where_classes_are_balanced(shared):
     for name in ("none", "balanced"):
         params = read("--train.epochs=3", f"--train.class_weight={name}")
         split, validation = (Examples(images, labels, rows) for rows in (fitted, np.sort(measured)))
-        trained = training.train(params.model, params.train, split, validation, 2, params.seed)
+        trained = training.train(
+            params.model, params.train, split, validation, 2, params.seed, Objective(params.sweep.metric)
+        )
         found = metrics.report(labels[np.sort(measured)], trained.probabilities, ("cat", "dog"))
         recalls[name] = found.per_class["dog"]["recall"]
     assert recalls["none"] < 0.2

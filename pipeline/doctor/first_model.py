@@ -19,6 +19,7 @@ from pipeline import features, training
 from pipeline.data.prepared import Prepared
 from pipeline.examples import PREDICTION_BATCH, Batches, Examples
 from pipeline.models import backbones
+from pipeline.objective import Objective
 from pipeline.params import Params
 
 FEWEST = 50  # pictures that a first model is worth anything with
@@ -106,7 +107,7 @@ def _by_regression(found: np.ndarray, prepared: Prepared, folds: np.ndarray) -> 
 
 
 def _by_network(params: Params, prepared: Prepared, folds: np.ndarray) -> np.ndarray:
-    own = params.with_values(_SETTINGS)
+    own, objective = params.with_values(_SETTINGS), Objective(params.sweep.metric)
     images = np.stack([_small(image) for image in prepared.images])
     probabilities = np.zeros((len(images), len(prepared.classes)))
     drawn = np.random.default_rng(params.seed).permutation(len(images))
@@ -115,7 +116,9 @@ def _by_network(params: Params, prepared: Prepared, folds: np.ndarray) -> np.nda
         rest, asked = (
             Examples(images, prepared.labels, rows) for rows in (rest, np.flatnonzero(folds == fold))
         )
-        trained = training.train(own.model, own.train, rest, asked, len(prepared.classes), params.seed)
+        trained = training.train(
+            own.model, own.train, rest, asked, len(prepared.classes), params.seed, objective
+        )
         probabilities[asked.indices] = trained.probabilities
     return np.nan_to_num(probabilities)  # of a training that diverged
 

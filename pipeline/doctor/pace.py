@@ -13,6 +13,7 @@ from pipeline.doctor.needs import Pace
 from pipeline.examples import PREDICTION_BATCH, Batches, Examples
 from pipeline.models import backbones
 from pipeline.networks import NETWORKS
+from pipeline.objective import Objective
 from pipeline.params import Params
 
 # Timed: enough of them that what an epoch costs by itself, some 0.1 s, does not count for much.
@@ -57,7 +58,14 @@ def measure(
         memory.append(_own_memory())
 
     training.train(
-        short.model, short.train, some, measured_on, len(prepared.classes), params.seed, on_epoch=at_end
+        short.model,
+        short.train,
+        some,
+        measured_on,
+        len(prepared.classes),
+        params.seed,
+        Objective(params.sweep.metric),
+        on_epoch=at_end,
     )
     taken = np.diff(stamps) / share
     augment = NETWORKS[params.model.name].augment if params.train.augment == "auto" else params.train.augment

@@ -26,12 +26,16 @@ class Checkpoints:
         self._run_id, self._shared = run_id, shared
         self._file = cache / "checkpoints" / f"{run_id}.npz"
 
-    def newest(self) -> Checkpoint | None:
-        """The one of the latest epoch that is whole, or None."""
+    def newest(self, objective: str) -> Checkpoint | None:
+        """The one of the latest epoch that is whole, or None.
+
+        One whose best epoch another objective chose is of no use: the training starts again.
+        """
         contents = [self._file.read_bytes()] if self._file.exists() else []
         if self._shared:
             contents += self._downloaded()
-        found = [checkpoint for content in contents if (checkpoint := _whole(content))]
+        whole = [checkpoint for content in contents if (checkpoint := _whole(content))]
+        found = [checkpoint for checkpoint in whole if checkpoint.objective == objective]
         return max(found, key=lambda checkpoint: checkpoint.epoch, default=None)
 
     def save(self, checkpoint: Checkpoint) -> None:
