@@ -58,7 +58,7 @@ def rates(photos: Path, rounds: int) -> None:
         list(processes.map(prepare.decode_and_resize, range(cores()), range(1, cores() + 1)))
         loaded = model()
         from pipeline import prediction
-        from pipeline.tracking.serving import BATCH
+        from served_image_classifier.classifier import BATCH
 
         images = np.random.default_rng(1).integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
 

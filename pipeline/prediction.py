@@ -13,7 +13,7 @@ from pipeline.console import Bar
 from pipeline.data import decoding
 from pipeline.data.sources import Picture
 from pipeline.tracking.models import Loaded
-from pipeline.tracking.serving import BATCH, class_columns
+from served_image_classifier.classifier import BATCH, class_columns
 
 COLUMNS = ("name", "label", "probability", "error")  # the classes stand before the last
 SECONDS_BETWEEN_LINES = 10  # without a terminal

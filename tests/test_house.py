@@ -10,12 +10,15 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+SERVED = "served_image_classifier"  # what a served model carries
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted((ROOT / "pipeline").rglob("*.py"))
+    for package in (SERVED, "pipeline")
+    for path in sorted((ROOT / package).rglob("*.py"))
 }
 # A module belongs to the longest name here that it starts with. Imports only point down, or along a floor.
 FLOORS = {
+    SERVED: 0,
     "pipeline": 0,
     "pipeline.data": 1,
     "pipeline.models": 1,
@@ -57,10 +60,17 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            # served code is imported from a model's folder too, beside whatever else is there: relatively
+            assert node.level == int(_within(path, node)), f"{path}: {ast.unparse(node)}"
+            module = ".".join([SERVED] * node.level + [node.module] * bool(node.module))
+            found.add(module)
+            found |= {f"{module}.{alias.name}" for alias in node.names}
     return found
+
+
+def _within(path: Path, node: ast.ImportFrom) -> bool:
+    """Whether an import is one of the served package from itself."""
+    return path.parent.name == SERVED and (node.level > 0 or node.module.partition(".")[0] == SERVED)
 
 
 def floor(module: str) -> int:
@@ -80,8 +90,17 @@ def test_only_tracking_imports_mlflow():
         for module, path in MODULES.items()
         if {name.split(".")[0] for name in imports(path)} & {"mlflow"}
     }
-    assert users == {module for module in users if module.startswith("pipeline.tracking")}
+    assert users == {module for module in users if module.startswith(("pipeline.tracking", SERVED))}
     assert users
+
+
+def test_served_code_imports_itself_and_what_its_models_pin():
+    allowed = {"keras", "mlflow", "numpy", "pandas", "PIL"}
+    for module, path in MODULES.items():
+        if module.startswith(SERVED):
+            names = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {SERVED}
+            assert names <= ({"numpy", "PIL"} if module.endswith("images") else allowed), module
+    assert not imports(MODULES[SERVED]), "the pipeline imports its modules one by one"
 
 
 def test_data_imports_neither_mlflow_nor_tensorflow():
@@ -119,7 +138,7 @@ def test_dependencies_are_pinned_and_cover_every_import():
         for name in (
             {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - set(tests)
         ):
-            if name not in ("pipeline", "benchmarks"):
+            if name not in ("pipeline", SERVED, "benchmarks"):
                 assert package.get(name, name.replace("_", "-")) in names, f"{path} imports {name}"
 
 

@@ -22,11 +22,14 @@ import requests
 from conftest import ROOT, Project, free_port
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import DataType
 from PIL import Image
 
 from pipeline.data import sample
 from pipeline.data.pictures import decode, resize
-from pipeline.tracking import serving
+from pipeline.tracking import models
+from served_image_classifier.classifier import Classifier, save
 
 pytestmark = pytest.mark.slow
 
@@ -139,13 +142,15 @@ def test_model_carries_what_it_needs(swept, model):
     logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert logged.name == "served"
     folder = Path(logged.artifact_location.removeprefix("file://"))
-    assert (folder / "code/pipeline/tracking/serving.py").is_file()
+    assert [path.name for path in (folder / "code").iterdir()] == ["served_image_classifier"]
     requirements = (folder / "requirements.txt").read_text().split()
     assert {line.partition("==")[0] for line in requirements} == {
         "mlflow", "tensorflow", "keras", "numpy", "pandas", "pillow",
     }  # fmt: skip
     assert all("==" in line for line in requirements)
     assert model.metadata.metadata["classes"] == PROBABILITIES
+    (column,) = model.metadata.signature.inputs.inputs
+    assert (column.name, column.type, column.required) == ("image", DataType.binary, True)
     assert model.metadata.signature.outputs.input_names() == ["label", "cat", "dog", "error"]
     assert list(model.predict(model.input_example)["error"]) == [""]
 
@@ -174,19 +179,19 @@ def result_of_evaluate(swept: Project, split: str) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_bytes_pixels_and_http_give_the_same_answers(model, address):
+def test_bytes_arrays_and_http_give_the_same_answers(model, address):
     frame = model.predict(pd.DataFrame({"image": PICTURES}))
     assert list(frame["error"]) == [""] * 4
     assert frame[PROBABILITIES].sum(axis=1).to_numpy() == pytest.approx(np.ones(4))
     pixels = np.stack([resize(decode(picture), 32) for picture in PICTURES])
-    arrays = model.predict(pixels)
+    arrays = model.get_raw_model().predict(pixels)
     pd.testing.assert_frame_equal(arrays, frame)
     texts = [as_text(picture) for picture in PICTURES]
     requests_of_the_same = [
         table(*texts),
         {"dataframe_records": [{"image": text} for text in texts]},
         {"instances": [{"image": text} for text in texts]},
-        {"inputs": pixels.tolist()},
+        {"inputs": {"image": texts}},
     ]
     for request in requests_of_the_same:
         served = ask(address, request)
@@ -198,7 +203,22 @@ def test_bytes_pixels_and_http_give_the_same_answers(model, address):
 def test_pixels_of_any_size_are_resized_as_prepare_does(model):
     large = np.asarray(sample.draw("cat", 5).resize((75, 50)))
     small = resize(Image.fromarray(large), 32)
-    pd.testing.assert_frame_equal(model.predict(large[None]), model.predict(small[None]))
+    classify = model.get_raw_model().predict
+    pd.testing.assert_frame_equal(classify(large[None]), classify(small[None]))
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((2, 2), np.uint8), r"shape \(2, 2\)"),
+        (np.zeros((1, 0, 9, 3), np.uint8), r"shape \(1, 0, 9, 3\)"),
+        (np.zeros((1, 9, 9, 3)), "an array of float64"),
+        (np.zeros((0, 9, 9, 3), np.uint8), "got no images"),
+    ],
+)
+def test_arrays_that_hold_no_images_are_refused(model, array, reason):
+    with pytest.raises(MlflowException, match=reason):
+        model.get_raw_model().predict(array)
 
 
 def test_bad_picture_does_not_lose_the_others(model, address):
@@ -221,25 +241,77 @@ def test_bad_picture_does_not_lose_the_others(model, address):
     assert "not base64" in served["error"][0]
 
 
+def spelled(image: bytes) -> dict[str, str]:
+    """An image as base64 text in every spelling that clients are known to send."""
+    text = as_text(image)
+    spellings = {
+        "with line breaks": base64.encodebytes(image).decode(),
+        "without padding": text.rstrip("="),
+        "URL-safe": base64.urlsafe_b64encode(image).decode(),
+        "URL-safe without padding": base64.urlsafe_b64encode(image).decode().rstrip("="),
+        "data URI": f"data:image/png;base64,{text}",
+        "data URI without padding": f"data:image/png;charset=utf-8;base64,{text}".rstrip("="),
+    }
+    assert len({text, *spellings.values()}) == 1 + len(spellings), "an image whose text shows the difference"
+    return {"standard": text, **spellings}
+
+
+def test_base64_is_read_in_every_spelling_and_every_format(model, address):
+    image = next(found for n in range(99) if len(found := encoded("cat", n)) % 3)
+    expected = model.predict(pd.DataFrame({"image": [image]})).loc[0, PROBABILITIES].to_numpy(float)
+    texts = list(spelled(image).values())
+    for request in (
+        table(*texts),
+        {"dataframe_records": [{"image": text} for text in texts]},
+        {"instances": [{"image": text} for text in texts]},
+        {"instances": texts},
+        {"inputs": {"image": texts}},
+        {"inputs": texts},
+    ):
+        served = ask(address, request)
+        assert list(served["error"]) == [""] * len(texts), request.keys()
+        for row in served[PROBABILITIES].to_numpy(float):
+            assert row == pytest.approx(expected, abs=1e-6)
+    in_python = model.predict(pd.DataFrame({"image": texts}))
+    assert list(in_python["error"]) == [""] * len(texts)
+
+
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
         (table(as_text(b"no picture")), "not a picture"),
         (table(as_text(bomb())), "900,000,000 pixels"),
-        (table("this is text"), "not base64"),
-        (table(), "got no pictures"),
-        ({"inputs": []}, "got no pictures"),
-        ({"inputs": [[1, 2], [3, 4]]}, "shape (2, 2)"),
-        ({"inputs": [[[[0.5, 0.5, 0.5]]]]}, "whole numbers from 0 to 255"),
-        ({"inputs": [[[[0, 0, 256]]]]}, "whole numbers from 0 to 255"),
-        ({"dataframe_split": {"columns": ["picture"], "data": [["x"]]}}, "no column 'image'"),
+        (table("this is text!"), "not base64"),
+        (table("ä"), "not base64"),
+        (table("AAAAA"), "not base64"),
+        (table("data:image/svg+xml,<svg/>"), "a data URI that starts 'data:image/svg+xml,'"),
+        (table("data:image/png;base64,"), "empty file"),
+        (table("https://example.com/cat.jpg"), "not base64"),
+        (table(""), "empty file"),
+        (table(None), "NoneType, not bytes or base64 text"),
+        (table(["x"]), "not base64"),
+        (table({"b64": "x"}), "dict, not bytes or base64 text"),
+        (table(5), "int64"),
+        (table(), "got no images"),
+        ({"dataframe_records": []}, "missing inputs ['image']"),
+        ({"inputs": []}, "got no images"),
+        ({"instances": []}, "got no images"),
+        ({"inputs": ["this is text"]}, "not a picture"),
+        ({"inputs": "this is text"}, "missing inputs ['image']"),
+        ({"inputs": {"picture": ["x"]}}, "missing inputs ['image']"),
+        ({"inputs": [[1, 2], [3, 4]]}, "get_raw_model().predict also takes a uint8 array"),
+        ({"inputs": [[[[0, 0, 255]]]]}, "get_raw_model().predict also takes a uint8 array"),
+        ({"dataframe_split": {"columns": ["picture"], "data": [["x"]]}}, "missing inputs ['image']"),
+        ({"dataframe_split": [["x"]]}, "must be a dictionary"),
         (["a list"], "list"),
+        ({}, "dictionary with input fields"),
     ],
 )
 def test_refused_with_a_reason(address, request_, reason):
     response = requests.post(address, json=request_, timeout=60)
     assert response.status_code == 400
     assert reason in response.json()["message"]
+    assert "Traceback" not in response.text
 
 
 def test_100_megabytes_are_refused(address):
@@ -270,24 +342,68 @@ def test_mlflow_predicts_with_no_checkout(swept, tmp_path):
     assert second["cat"] is None and "not a picture" in second["error"]
 
 
-def test_code_that_is_served_imports_nothing_else_of_ours(swept):
-    """The modules that a fresh process takes from the model are those in its folder, and no others."""
+def test_model_and_a_users_own_module_named_pipeline_do_not_meet(swept, tmp_path):
+    """In a fresh process in a folder with a `pipeline.py`, both before the model is loaded and after."""
+    (tmp_path / "pipeline.py").write_text("WHO = 'the user'")
     script = f"""
-import sys, mlflow
+import importlib, sys, mlflow
+import pipeline
 mlflow.set_tracking_uri({swept.uri!r})
-mlflow.pyfunc.load_model({NAME!r})
-ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "pipeline"]
-assert ours and not any(module.__file__.startswith({str(ROOT)!r}) for module in ours), ours
+model = mlflow.pyfunc.load_model({NAME!r})
+assert list(model.predict(model.input_example)["error"]) == [""]
+del sys.modules["pipeline"]
+importlib.invalidate_caches()
+assert importlib.import_module("pipeline").WHO == "the user"
+ours = {{name: module.__file__ for name, module in sys.modules.items() if name.startswith("served_")}}
+assert ours and not any(file.startswith({str(ROOT)!r}) for file in ours.values()), ours
 """
     variables = {key: value for key, value in swept.environment().items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=swept.path,
-        env=variables,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", script], cwd=tmp_path, env=variables, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+OLD_MODULE = """
+import json
+from pathlib import Path
+import keras
+from pipeline.data.pictures import resize
+
+def _load_pyfunc(path):
+    raise AssertionError("a process that has this project's package takes its module")
+"""
+
+
+def test_model_registered_with_its_code_under_pipeline_is_loaded_still(swept, model, tmp_path):
+    """As `register` wrote models before: loader and code under `pipeline`, a signature of outputs alone."""
+    raw = model.get_raw_model()
+    save(tmp_path / "classifier", raw.network, raw.classes)
+    for name in ("__init__", "data/__init__", "data/pictures", "tracking/__init__", "tracking/serving"):
+        file = tmp_path / "pipeline" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(OLD_MODULE if name == "tracking/serving" else "")
+    mlflow.pyfunc.save_model(
+        tmp_path / "served",
+        loader_module="pipeline.tracking.serving",
+        data_path=str(tmp_path / "classifier"),
+        code_paths=[str(tmp_path / "pipeline")],
+        signature=ModelSignature(outputs=model.metadata.signature.outputs),
+        pip_requirements=["mlflow"],
+        metadata=model.metadata.metadata,
+    )
+    before = list(sys.path)
+    old = mlflow.pyfunc.load_model(str(tmp_path / "served"))
+    sys.path[:] = before
+    frame = pd.DataFrame({"image": PICTURES})
+    pd.testing.assert_frame_equal(old.predict(frame), model.predict(frame))
+    pixels = np.stack([resize(decode(picture), 32) for picture in PICTURES])
+    pd.testing.assert_frame_equal(old.predict(pixels), model.predict(frame))
+    for uri in (str(tmp_path / "served"), NAME):
+        loaded = models.load(uri)
+        assert list(loaded.classes) == PROBABILITIES
+        answer = loaded.network.predict_on_batch(pixels)
+        assert answer == pytest.approx(model.predict(frame)[PROBABILITIES].to_numpy(), abs=1e-6)
 
 
 def test_classes_named_as_columns_keep_a_column_of_their_own():
@@ -297,7 +413,7 @@ def test_classes_named_as_columns_keep_a_column_of_their_own():
         def predict_on_batch(self, images):
             return np.tile([0.1, 0.2, 0.3, 0.4], (len(images), 1))
 
-    classifier = serving.Classifier(Fixed(), ["label", "image", "error", "label (class)"])
+    classifier = Classifier(Fixed(), ["label", "image", "error", "label (class)"])
     answer = classifier.predict(np.zeros((2, 9, 7, 3), np.uint8))
     assert list(answer.columns) == [
         "label", "label (class) (class)", "image", "error (class)", "label (class)", "error",
@@ -308,5 +424,5 @@ def test_classes_named_as_columns_keep_a_column_of_their_own():
 
 
 def test_all_bad_is_an_error_in_python_too(model):
-    with pytest.raises(MlflowException, match="no picture can be used: empty file"):
+    with pytest.raises(MlflowException, match="no image can be used: empty file"):
         model.predict(pd.DataFrame({"image": [b"", b""]}))

@@ -4,7 +4,7 @@
 
 Takes the best cell of the newest finished sweep, or of `register.run_id` (a sweep, a cell or a training).
 What is registered is built from that run's network, and takes pictures of any kind and size
-(pipeline/tracking/serving.py). Its model card, `card/` in this step's run and the version's description, says
+(served_image_classifier/). Its model card, `card/` in this step's run and the version's description, says
 what it is, how good, and where it fails; a version that is registered again gets a new one. The alias moves
 only where the new version beats the one that has it, by the metric that ranked the cells, on the same
 validation pictures; the reason is printed, and tagged on the version.

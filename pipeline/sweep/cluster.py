@@ -13,7 +13,8 @@ import distributed
 from distributed.deploy.spec import SpecCluster
 from distributed.system import MEMORY_LIMIT
 
-from pipeline import __file__ as package
+import pipeline
+import served_image_classifier
 from pipeline import quiet
 from pipeline.errors import UserError
 from pipeline.machine import cores, gpus
@@ -148,10 +149,11 @@ def _environment(devices: list[str], share: int) -> dict[str, str]:
 
 def _send_code(client: distributed.Client) -> None:
     """Give the scheduler and every worker, those too that join later, this very code."""
-    folder = Path(package).parent
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, "pipeline.zip")
         with zipfile.ZipFile(path, "w") as archive:
-            for file in sorted(folder.rglob("*.py")):
-                archive.write(file, Path(folder.name, file.relative_to(folder)))
+            for package in (pipeline, served_image_classifier):
+                folder = Path(package.__file__).parent
+                for file in sorted(folder.rglob("*.py")):
+                    archive.write(file, Path(folder.name, file.relative_to(folder)))
         client.upload_file(str(path))

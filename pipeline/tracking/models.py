@@ -1,7 +1,6 @@
 """Models: log one to the open run, load one again."""
 
 import io
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,21 +21,14 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from pipeline.data import sample
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
-from pipeline.tracking import runs, serving, store
+from pipeline.tracking import runs, store
+from served_image_classifier import classifier, inputs
 
 NAME = "model"
 SERVED_NAME = "served"
 # What a saved model needs to be loaded; the versions are those of the environment that trained it.
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 SERVED_PACKAGES = (*PACKAGES, "pandas", "pillow")
-# The modules that a served model carries; a test loads one where there are no others.
-SERVED_CODE = (
-    "pipeline/__init__.py",
-    "pipeline/data/__init__.py",
-    "pipeline/data/pictures.py",
-    "pipeline/tracking/__init__.py",
-    "pipeline/tracking/serving.py",
-)
 
 
 @dataclass(frozen=True)
@@ -145,12 +137,12 @@ def log_served(run_id: str, model: Loaded) -> str:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, SERVED_NAME)
-        serving.save(Path(temporary, "classifier"), model.network, model.classes)
+        classifier.save(Path(temporary, "classifier"), model.network, model.classes)
         mlflow.pyfunc.save_model(
             folder,
-            loader_module=serving.__name__,
+            loader_module=classifier.__name__,
             data_path=str(Path(temporary, "classifier")),
-            code_paths=[str(_served_code(Path(temporary)))],
+            code_paths=[str(Path(classifier.__file__).parent)],
             mlflow_model=_described(logged),
             signature=_served_signature(model.classes),
             input_example=_served_example(),
@@ -161,21 +153,12 @@ def log_served(run_id: str, model: Loaded) -> str:
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY).model_uri
 
 
-def _served_code(folder: Path) -> Path:
-    """A package `pipeline` of the few modules that a served model needs, as a copy in a folder."""
-    root = Path(__file__).parents[2]
-    for name in SERVED_CODE:
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / name, place)
-    return folder / "pipeline"
-
-
 def _served_signature(classes: Sequence[str]) -> ModelSignature:
-    """The answer's columns. MLflow's input schemas take columns or arrays, not both; the model checks."""
-    columns = [ColSpec("double", name) for name in serving.class_columns(classes)]
+    """One column in, the answer's columns out; an MLflow schema with a column cannot take arrays as well."""
+    columns = [ColSpec("double", name) for name in classifier.class_columns(classes)]
     return ModelSignature(
-        outputs=Schema([ColSpec("string", "label", required=False), *columns, ColSpec("string", "error")])
+        inputs.SCHEMA,
+        Schema([ColSpec("string", "label", required=False), *columns, ColSpec("string", "error")]),
     )
 
 
@@ -201,7 +184,7 @@ def load(uri: str) -> Loaded:
         network = mlflow.tensorflow.load_model(uri, keras_model_kwargs={"compile": False})
     else:
         folder = mlflow.artifacts.download_artifacts(uri)  # where it is, if that is on this machine
-        network = serving.load(Path(folder, known.flavors["python_function"]["data"])).network
+        network = classifier.load(Path(folder, known.flavors["python_function"]["data"])).network
     return Loaded(network, tuple(known.metadata["classes"]), known.metadata["data_digest"])
 
 
