@@ -14,6 +14,7 @@ from pipeline.data import splits
 from pipeline.facts import Facts, Place, Registered
 from pipeline.markdown import escape
 from pipeline.metrics import Report
+from pipeline.networks import BACKBONE_FILES, NETWORKS
 
 FOLDER, CARD, SHEET = "card", "model_card.md", "mistakes.png"  # among a run's artifacts
 _MOST_PAIRS = 3  # of classes that are mixed up
@@ -34,7 +35,6 @@ _LEFT_OUT_FIRST = (
     "scores",
     "how to load it",
 )
-_PRETRAINED = ("transfer", "vgg16_cam")  # networks that start from weights trained by others
 
 
 def whole(facts: Facts, registered: Registered) -> str:
@@ -330,17 +330,25 @@ def _licence(params: Mapping[str, str]) -> str:
         "## Licence\n\nThe code of this project is under Apache-2.0. The pictures that it was trained on "
         "have a licence of their own: to know it, and to keep to it, is the user's matter."
     )
-    if params["model.name"] in _PRETRAINED and params.get("model.weights") != "null":
-        of = [
-            f"{escape(params[key], 80)} ({key.partition('.')[2]})"
-            for key in ("model.backbone", "model.weights")
-            if key in params
-        ]
+    if of := _pretrained(params):
         text += (
-            f" The network starts from weights that others trained{': ' * bool(of)}{', '.join(of)}. They "
-            "have a licence of their own."
+            f" The network starts from weights that others trained: {', '.join(of)}. They have a licence of "
+            "their own."
         )
     return text
+
+
+def _pretrained(params: Mapping[str, str]) -> list[str]:
+    """The weights that a network starts from, and of which backbone; nothing where it starts from none."""
+    name, weights = params["model.name"], params["model.weights"]
+    keys = NETWORKS[name].parameters
+    if "weights" not in keys or weights == "none":
+        return []
+    backbone = params["model.backbone"] if "backbone" in keys else ""
+    if backbone.endswith(BACKBONE_FILES) and weights == "imagenet":
+        return [f"{escape(backbone, 80)} (backbone, with its own weights)"]
+    named = {"backbone": backbone, "weights": weights}
+    return [f"{escape(value, 80)} ({key})" for key, value in named.items() if value]
 
 
 def _few(names: Sequence[str]) -> str:

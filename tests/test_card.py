@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from pipeline import card, intervals, markdown, metrics
+from pipeline.arguments import load
 from pipeline.facts import Facts, Mistake, Pictures, Place, Registered, Victory
 
 LIMIT = 5000
@@ -19,6 +21,8 @@ PARAMS = {
     "data.test": "0.2",
     "data.cache": "data",
     "model.name": "simple_cnn",
+    "model.backbone": "MobileNetV2",
+    "model.weights": "imagenet",
     "train.epochs": "12",
     "sweep.metric": "accuracy",
     "register.name": "pets",
@@ -84,7 +88,8 @@ def test_card_of_a_sweeps_winner_says_it_all():
     assert rows(text, "pictures of")[-1] == ["all classes", "40", "40", "40"]
     assert rows(text, "parameter")[1:] == [
         ["`data.image_size`", "64"], ["`data.source`", "photos"], ["`data.test`", "0.2"],
-        ["`model.name`", "simple_cnn"], ["`seed`", "42"], ["`train.epochs`", "12"],
+        ["`model.backbone`", "MobileNetV2"], ["`model.name`", "simple_cnn"], ["`model.weights`", "imagenet"],
+        ["`seed`", "42"], ["`train.epochs`", "12"],
     ]  # fmt: skip
     assert rows(text, " | picture")[1] == ["1", "0.jpg", "cat", "dog", "0.9000"]
     for words in (
@@ -108,7 +113,7 @@ def test_card_of_a_sweeps_winner_says_it_all():
         "Apache-2.0",
     ):
         assert words in text, words
-    for words in ("diverged", "evaluate.run_id", "no use for photos", "weights", "data.cache"):
+    for words in ("diverged", "evaluate.run_id", "no use for photos", "starts from weights", "data.cache"):
         assert words not in text, words
 
 
@@ -132,16 +137,37 @@ def test_place_names_the_best_of_a_cell_that_is_not():
     assert "f1: 0.7000.\n" in alone
 
 
-def test_sample_and_divergence_and_pretrained_weights_are_warned_of():
-    params = PARAMS | {"data.source": "sample", "model.name": "transfer", "model.backbone": "mobilenet_v2"}
-    text = card.whole(facts(params=params, diverged=True), REGISTERED)
+def test_sample_and_divergence_are_warned_of():
+    text = card.whole(facts(params=PARAMS | {"data.source": "sample"}, diverged=True), REGISTERED)
     assert "**This training diverged**" in text
     assert "no use for photos" in text
-    assert "weights that others trained: mobilenet_v2 (backbone). They have a licence of their own" in text
-    named = card.whole(facts(params=params | {"model.weights": "imagenet"}), REGISTERED)
-    assert "mobilenet_v2 (backbone), imagenet (weights)" in named
-    random = card.whole(facts(params=params | {"model.weights": "null"}), REGISTERED)
-    assert "weights that others trained" not in random
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "simple_cnn"}, ""),
+        ({"name": "transfer"}, "MobileNetV2 (backbone), imagenet (weights)"),
+        (
+            {"name": "transfer", "weights": "pets.weights.h5"},
+            "MobileNetV2 (backbone), pets.weights.h5 (weights)",
+        ),
+        ({"name": "transfer", "weights": "none"}, ""),
+        ({"name": "transfer", "backbone": "mine.keras"}, "mine.keras (backbone, with its own weights)"),
+        (
+            {"name": "vgg16_cam"},
+            "imagenet (weights)",
+        ),  # which has a backbone of its own, whatever the key says
+        ({"name": "vgg16_cam", "weights": "none"}, ""),
+    ],
+)
+def test_licence_names_the_weights_that_a_network_starts_from(given, said):
+    """With the values that params.yaml takes."""
+    params = {f"model.{key}": value for key, value in given.items()}
+    load([f"--{key}={value}" for key, value in params.items()], ROOT / "params.yaml")
+    licence = card.whole(facts(params=PARAMS | params), REGISTERED).partition("## Licence")[2]
+    found = re.findall(r"weights that others trained: (.*)\. They have a licence of their own", licence)
+    assert [name.replace("\\", "") for name in found] == [said] * bool(said)
 
 
 def victory(alike: Sequence[str], seeds: int = 1, mean: float = 0.0, spread: float | None = None) -> Facts:
