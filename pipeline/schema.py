@@ -1,5 +1,6 @@
 """The sections of params.yaml: each key with its type, its range and what it means."""
 
+import re
 from operator import attrgetter
 from typing import Annotated, Literal, Self
 
@@ -36,6 +37,28 @@ Memory = Annotated[
         examples=["4GiB", "500MB"],
     ),
 ]
+
+
+_MODEL_NAME = "text of up to 256 characters without / : ? and line breaks, other than . and .."
+_MODEL_ALIAS = (
+    "a letter, then up to 254 letters, digits, - and _; latest and v with a number are MLflow's own"
+)
+
+
+def _model_name(name: str) -> str:
+    """Check a registered model's name: MLflow takes some that it cannot look up or store afterwards."""
+    if not name.strip() or name in (".", "..") or len(name) > 256 or re.search(r"[/:?\x00-\x1f\x7f]", name):
+        what = f"a name of {len(name):,} characters" if len(name) > 256 else repr(name)
+        raise ValueError(f"got {what}; allowed: {_MODEL_NAME}")
+    return name
+
+
+def _model_alias(alias: str) -> str:
+    """Check an alias; MLflow refuses the reserved ones only once there is a version."""
+    reserved = alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias)
+    if reserved or not re.fullmatch(r"[A-Za-z][\w-]{0,254}", alias):
+        raise ValueError(f"got {alias!r}; allowed: {_MODEL_ALIAS}")
+    return alias
 
 
 class DataParams(Section):
@@ -258,10 +281,10 @@ class SweepParams(Section):
 class RegisterParams(Section):
     """What becomes of the winner."""
 
-    name: Annotated[str, Field(pattern=r"^[^/:]+$")] = Field(
+    name: Annotated[str, AfterValidator(_model_name)] = Field(
         description="registered model that gets a new version"
     )
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")] = Field(
+    alias: Annotated[str, AfterValidator(_model_alias)] = Field(
         description="alias that the best version carries"
     )
     run_id: Text | None = Field(

@@ -40,7 +40,7 @@ def run(params: Params):
         version = registry.version_of(name, run_id)
         if version is None:
             served = models.log_served(own_id, models.load(uri))
-            version = registry.add(name, served, run_id, _tags(facts))
+            version = registry.add(name, served, run_id, own_id, _tags(facts))
         _log_card(facts, pictures, version, own_id)
         registry.set_tags(version, {"champion_reason": reason, "card_run_id": own_id})
         if takes:

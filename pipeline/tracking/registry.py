@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 # What every database holds of a version's description: MLflow's column is VARCHAR(5000). SQLite takes any
 # length; PostgreSQL and MySQL count characters, SQL Server bytes.
 DESCRIPTION_BYTES = 5000
+MADE_BY = "register_run_id"  # tag of the versions that `register` makes, from the start: the run that did
 
 
 def champion(name: str, alias: str) -> ModelVersion | None:
@@ -44,13 +45,27 @@ def champion_uri(name: str, alias: str, key: str) -> str:
 
 
 def version_of(name: str, run_id: str) -> ModelVersion | None:
-    """The version that was registered from a run; None where there is none."""
-    found = MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'", max_results=1)
-    return found[0] if found else None
+    """The version that `register` made of a run's model; None where there is none.
+
+    A version that somebody made of the run's own model, in MLflow's UI perhaps, takes arrays of one size and
+    has no preprocessing: it is not that one.
+    """
+    # MLflow's filter strings know no escape, and a name may have quotes of both kinds
+    found = MlflowClient().search_model_versions(f"run_id = '{run_id}'")
+    ours = [version for version in found if version.name == name and MADE_BY in version.tags]
+    return max(ours, key=lambda version: int(version.version), default=None)
 
 
-def add(name: str, uri: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
-    """Register a logged model as a new version of `name`, which is made where it does not exist."""
+def add(name: str, uri: str, run_id: str, made_by: str, tags: Mapping[str, str]) -> ModelVersion:
+    """Register a served model as a new version of `name`, which is made where it does not exist.
+
+    Args:
+        name: Of the registered model.
+        uri: Of the logged model.
+        run_id: The run that trained it.
+        made_by: The run of `register`.
+        tags: Of the version, from the start.
+    """
     client = MlflowClient()
     try:
         client.create_registered_model(name)
@@ -58,7 +73,7 @@ def add(name: str, uri: str, run_id: str, tags: Mapping[str, str]) -> ModelVersi
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return client.create_model_version(
-        name, uri, run_id, tags=dict(tags), model_id=uri.removeprefix("models:/")
+        name, uri, run_id, tags={MADE_BY: made_by, **tags}, model_id=uri.removeprefix("models:/")
     )
 
 
