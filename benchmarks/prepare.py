@@ -67,6 +67,7 @@ def section(photos: Path, cache: str) -> SimpleNamespace:
         source=str(photos),
         sha256=None,
         image_size=SIZE,
+        splits="given",
         validation=0.2,
         test=0.2,
         limit=None,

@@ -73,10 +73,21 @@ class DataParams(Section):
     image_size: Literal["auto"] | Annotated[Int, Field(ge=16, le=4096)] = Field(
         description="side of the square that pictures are resized to, px; auto: what the network prefers"
     )
-    validation: Float = Field(
-        gt=0, lt=1, description="fraction of all pictures that models are compared on; stratified by class"
+    splits: Literal["given", "random"] = Field(
+        description="given: train/, val/ and test/ of the source are kept, what is missing is cut from "
+        "train/; random: all are pooled and drawn anew"
     )
-    test: Float = Field(ge=0, lt=1, description="fraction kept for the winner's report; 0: no test split")
+    validation: Float = Field(
+        gt=0,
+        lt=1,
+        description="fraction that models are compared on, of all pictures or of a given train/; stratified "
+        "by class",
+    )
+    test: Float = Field(
+        ge=0,
+        lt=1,
+        description="fraction kept for the winner's report, of the same; 0: no test split but a given one",
+    )
     limit: Annotated[Int, Field(ge=2)] | None = Field(
         description="at most so many pictures, evenly over the classes, drawn by the seed; null: all"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project, assert_user_error
+from mlflow import MlflowClient
 from PIL import Image
 
 
@@ -62,6 +63,14 @@ def test_one_class(project):
 def test_class_too_small_to_split(project):
     pictures(project.path / "photos", cat=9, dog=2)
     assert_user_error(project.run("prepare", "--data.source=photos"), "'dog'", "2")
+
+
+def test_main_without_a_test_split_stops_before_training(project):
+    pictures(project.path / "photos", cat=9, dog=9)
+    result = project.run("main", "--data.source=photos", "--data.test=0")
+    assert_user_error(result, "test split", "data.test", "-e train")
+    steps = {run.data.tags["step"] for run in MlflowClient(project.uri).search_runs(["0"])}
+    assert steps == {"main", "prepare"}
 
 
 def test_no_zip(project):

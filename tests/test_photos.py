@@ -24,7 +24,14 @@ pytestmark = pytest.mark.skipif(
 
 def section(source: Path, cache: Path, **options) -> SimpleNamespace:
     """The `data` section of params.yaml."""
-    defaults = {"sha256": None, "image_size": 64, "validation": 0.2, "test": 0.2, "limit": None}
+    defaults = {
+        "sha256": None,
+        "image_size": 64,
+        "splits": "given",
+        "validation": 0.2,
+        "test": 0.2,
+        "limit": None,
+    }
     return SimpleNamespace(
         **{"source": str(source), "cache": str(cache), "max_rejected": 0.05, **defaults, **options}
     )
@@ -135,3 +142,25 @@ def test_copies_in_other_formats_stay_in_one_split(tmp_path):
     assert prepared.conflicts == ()
     copies_in = {split[name] for name in copied}
     assert copies_in == {TRAIN, VALIDATION, TEST}, "copies are in every split, each group in one"
+
+
+def test_ants_and_bees_keep_their_validation_split(tmp_path, capsys):
+    data = section(PHOTOS / "hymenoptera.zip", tmp_path / "cache")
+    prepare(data, seed=42)
+    *_, splits, counts = capsys.readouterr().out.splitlines()
+    assert "test is cut from the training pictures" in splits
+    assert counts == "398 pictures in 2 classes (ants 194, bees 204): 196 train, 153 validation, 49 test"
+
+
+def test_the_photos_split_as_they_are_prepared_are_the_same_training(tmp_path):
+    """The split that was drawn, handed in as folders: the same rows in the same order."""
+    drawn = prepare(section(MICROSOFT, tmp_path / "cache"), seed=42)
+    path = tmp_path / "split.zip"
+    with zipfile.ZipFile(MICROSOFT) as source, zipfile.ZipFile(path, "w") as archive:
+        for name, split in zip(drawn.names, drawn.splits, strict=True):
+            folder, _, file = name.rpartition("/")
+            archive.writestr(f"photos/{split}/{folder.rpartition('/')[2]}/{file}", source.read(name))
+    given = prepare(section(path, tmp_path / "cache"), seed=1)
+    assert given.digest == drawn.digest
+    for split in (TRAIN, VALIDATION, TEST):
+        assert np.array_equal(given.images[given.indices(split)], drawn.images[drawn.indices(split)])

@@ -39,6 +39,7 @@ class Data:
     cache: str
     sha256: str | None = None
     image_size: int = SIZE
+    splits: str = "given"
     validation: float = 0.2
     test: float = 0.2
     limit: int | None = None
@@ -388,6 +389,76 @@ def test_identical_pictures_stay_in_one_split_and_conflicts_are_told(tmp_path, c
     assert "12 pictures in 6 groups of identical ones, each kept in one split" in told.out
     conflicts = "2 identical pictures carry different labels: 'cat/9.png' (cat), 'dog/stranger.png' (dog)"
     assert set(told.err.splitlines()) == {f"warning: {conflicts}"}
+
+
+# Given splits
+
+
+def exported(prepared: Prepared, source: Path, root: Path) -> Path:
+    """The pictures of a set in folders of its splits, each under its own name."""
+    for name, label, split in zip(prepared.names, prepared.labels, prepared.splits, strict=True):
+        path = root / "wrapper" / split / prepared.classes[label] / name.replace("/", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, path)
+    return root
+
+
+def test_a_split_that_is_handed_in_is_the_same_set(tmp_path, data):
+    """To the digest and the order of each split's rows, so that a training gives the same digits."""
+    drawn = prepare(data, seed=3)
+    root = exported(drawn, Path(data.source), tmp_path / "exported")
+    given = prepare(replace(data, source=str(root)), seed=9)
+    assert given.digest == drawn.digest
+    for split in (TRAIN, VALIDATION, TEST):
+        assert np.array_equal(given.images[given.indices(split)], drawn.images[drawn.indices(split)])
+        assert np.array_equal(given.labels[given.indices(split)], drawn.labels[drawn.indices(split)])
+    again = prepare(replace(data, source=str(root), splits="random"), seed=3)
+    assert again.digest == drawn.digest, "pooled, they are drawn as they were"
+    assert again.path != given.path
+
+
+def leaking(tmp_path: Path) -> Data:
+    """Forty training pictures, of which numbers 0 and 33 of the cats are among six held out."""
+    files = {f"train/{name}": content for name, content in pets(40).items()}
+    files |= {f"val/cat/{number}.png": encode(picture(9000 + number)) for number in range(2)}
+    files |= {f"val/dog/{number}.png": encode(picture(9100 + number)) for number in range(2)}
+    files |= {f"val/cat/copy{number}.bmp": encode(picture(number), "BMP") for number in (0, 33)}
+    return Data(str(write_tree(tmp_path / "leaking", files)), str(tmp_path / "cache"), max_rejected=0.0)
+
+
+def test_a_training_picture_that_is_held_out_too_is_left_out_counted_and_named(tmp_path, capsys):
+    prepared = prepare(leaking(tmp_path), seed=1)
+    told = capsys.readouterr().out.splitlines()
+    assert told[1] == (
+        "splits as given: train 'train', validation 'val'; "
+        "test is cut from the training pictures (data.test=0.2)"
+    )
+    assert told[-2] == (
+        "2 training pictures left out as identical to a validation or test picture: "
+        "'train/cat/0.png' ('val/cat/copy0.bmp'), 'train/cat/33.png' ('val/cat/copy33.bmp')"
+    )
+    assert told[-1] == "84 pictures in 2 classes (cat 42, dog 42): 62 train, 6 validation, 16 test"
+    assert [row[0] for row in rows(prepared.path / "rejected.csv")] == [
+        "name", "train/cat/0.png", "train/cat/33.png"
+    ]  # fmt: skip
+    assert (prepared.path / "images.npy").stat().st_size == 128 + 84 * SIZE * SIZE * 3
+    for name, image in zip(prepared.names, prepared.images, strict=True):
+        original = Image.open(Path(tmp_path / "leaking" / name))
+        assert np.array_equal(image, original.resize((SIZE, SIZE), Image.Resampling.BILINEAR)), name
+
+
+def test_a_limit_takes_its_share_of_each_given_split(tmp_path):
+    prepared = prepare(replace(leaking(tmp_path), limit=43, test=0.0), seed=1)
+    assert prepared.counts(TRAIN) == {"cat": 20, "dog": 20}
+    assert prepared.counts(VALIDATION) == {"cat": 2, "dog": 1}
+
+
+def test_a_class_that_a_given_split_lacks(tmp_path, capsys):
+    files = {f"train/{name}": content for name, content in pets().items()}
+    files |= {"val/cat/1.png": encode(picture(9000)), "val/cat/2.png": encode(picture(9001))}
+    data = Data(str(write_tree(tmp_path / "pets", files)), str(tmp_path / "cache"), test=0.0)
+    assert prepare(data, seed=1).counts(VALIDATION) == {"cat": 2, "dog": 0}
+    assert capsys.readouterr().err == "warning: validation has no picture of 'dog': no score tells about it\n"
 
 
 # Found again, or made again

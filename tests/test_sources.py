@@ -166,20 +166,84 @@ def test_names_without_label_or_number_are_rejected(make):
     assert source.rejected == tuple(Rejection(name, reason) for name in sorted(bad))
 
 
+# Given splits
+
+
+def splits(source: Source) -> dict[str, str]:
+    return {picture.name: picture.split for picture in source.pictures}
+
+
+@pytest.mark.parametrize("wrapper", ["", "hymenoptera/"])
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", "VALID", "Testing"),
+        ("training_set/training_set", "validation", "test_set/test_set"),
+        ("seg_train/seg_train", "dev", "seg_test/seg_test"),
+        ("train2017", "val2017", "eval"),
+    ],
+)
+def test_given_splits_are_kept(make, wrapper, train, validation, test):
+    found = {train: "train", validation: "validation", test: "test"}
+    files = {
+        f"{wrapper}{folder}/{label}/{split}.jpg": split for folder, split in found.items() for label in "ab"
+    }
+    source = opened(make(named(*files)))
+    assert splits(source) == files
+    assert labels(source) == {name: name.split("/")[-2] for name in files}
+    assert list(source.given) == ["train", "validation", "test"]
+    assert source.rejected == source.notes == ()
+
+
+def test_given_splits_of_labelled_names(make):
+    source = opened(make(named("train/cat.1.jpg", "train/dog.1.jpg", "val/cat.2.jpg")))
+    assert splits(source) == {
+        "train/cat.1.jpg": "train", "train/dog.1.jpg": "train", "val/cat.2.jpg": "validation"
+    }  # fmt: skip
+    assert labels(source) == {"train/cat.1.jpg": "cat", "train/dog.1.jpg": "dog", "val/cat.2.jpg": "cat"}
+
+
+def test_given_splits_that_are_pooled(make):
+    names = ("train/cat/1.jpg", "train/dog/1.jpg", "test/cat/2.jpg", "test/emu/2.jpg")
+    source = open_source(str(make(named(*names))), Path("cache"), keep_splits=False)
+    assert splits(source) == dict.fromkeys(sorted(names), "")
+    assert set(labels(source).values()) == {"cat", "dog", "emu"}
+    assert source.given == {}
+    assert source.notes == ("the splits 'train', 'test' are pooled: data.splits=random",)
+
+
+@pytest.mark.parametrize("folder", ["test", "test/test", "seg_pred/seg_pred", "test/images"])
+def test_an_unlabelled_split_is_noted_and_left(make, folder):
+    names = ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg", "val/dog/2.jpg")
+    source = opened(make(named(*names, f"{folder}/7.jpg", f"{folder}/8.jpg")))
+    assert set(splits(source)) == set(names)
+    assert source.rejected == ()
+    assert source.notes == (f"pictures without labels in {folder.split('/')[0]!r}, ignored: 2",)
+
+
+def test_a_split_that_lacks_a_class_and_a_stray_beside_the_splits(make):
+    source = opened(make(named("train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "val/3.jpg", "4.jpg")))
+    assert splits(source) == {"train/a/1.jpg": "train", "train/b/1.jpg": "train", "val/a/2.jpg": "validation"}
+    assert [stray.name for stray in source.rejected] == ["4.jpg", "val/3.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["val/a/1.jpg", "val/b/1.jpg", "test/a/1.jpg", "test/b/1.jpg"], "none to train on: name"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/A/1.jpg", "val/b/1.jpg"], "pictures of 'A', of which"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "dev/a/1.jpg"], "two folders of validation"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "more/b/1.jpg"], "beside them labelled"),
+        (["train/train/a/1.jpg", "train/val/a/1.jpg", "test/a/1.jpg"], "'train' has splits of its own"),
+        (["train/a/1.jpg", "test/a/1.jpg"], "only one class, 'a'"),
+    ],
+)  # fmt: skip
+def test_given_splits_that_cannot_be_kept(make, names, told):
+    assert told in refusal(make(named(*names)))
+
+
 # What cannot be understood
-
-
-def test_trees_that_are_split_already(make):
-    names = ("train/cat/1.jpg", "train/dog/1.jpg", "validation/cat/2.jpg", "test/dog/2.jpg")
-    text = refusal(make(named(*names)))
-    assert "split already" in text
-    assert "'test', 'train', 'validation'" in text
-    assert "point data.source at one" in text
-
-
-def test_splits_of_labelled_names(make):
-    text = refusal(make(named("train/cat.1.jpg", "train/dog.1.jpg", "val/cat.2.jpg", "val/dog.2.jpg")))
-    assert "split already" in text
 
 
 def test_splits_without_labels(make):

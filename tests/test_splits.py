@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.data.splits import TEST, TRAIN, VALIDATION, assign, check_sizes, draw
+from pipeline.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign, check_sizes, complete, draw
 from pipeline.errors import UserError
 
 
@@ -146,7 +146,7 @@ def test_fractions_that_cannot_be(validation, test):
 
 def test_a_limit_is_named_where_it_made_a_class_small():
     with pytest.raises(UserError, match=r"class 'cat' has 2 different pictures, .* raise data.limit=4"):
-        check_sizes({"cat": 2, "dog": 2}, 0.2, limit=4)
+        check_sizes({"cat": 2, "dog": 2}, [TRAIN, VALIDATION, TEST], limit=4)
 
 
 def drawn(counts: dict[str, int], limit: int | None, seed: int = 1) -> dict[str, int]:
@@ -183,3 +183,43 @@ def test_a_draw_depends_on_names_and_seed_not_on_order():
     assert {names[order[index]] for index in again} == chosen
     other = {names[index] for index in draw(names, labels, 50, seed=2)}
     assert len(chosen & other) < 30
+
+
+@pytest.mark.parametrize(
+    ("given", "validation", "test", "expected"),
+    [
+        ({TRAIN: 100, VALIDATION: 30}, 0.5, 0.2, (80, 30, 20)),  # a fifth of the training pictures
+        ({TRAIN: 100, TEST: 30}, 0.25, 0.9, (75, 25, 30)),
+        ({TRAIN: 100, VALIDATION: 30}, 0.5, 0.0, (100, 30, 0)),
+        ({TRAIN: 100, VALIDATION: 7, TEST: 3}, 0.9, 0.9, (100, 7, 3)),
+    ],
+)
+def test_what_is_not_given_is_cut_from_the_training_pictures(given, validation, test, expected):
+    splits = [split for split, count in given.items() for _ in range(2 * count)]
+    labels = np.arange(len(splits)) % 2
+    found = complete(digests(len(splits)), labels, ["cat", "dog"], splits, validation, test, seed=1)
+    assert sizes(found, labels, 0) == sizes(found, labels, 1) == expected
+    for split, count in given.items():
+        if split != TRAIN:
+            assert (found[np.array(splits) == split] == split).all(), count
+
+
+def test_a_training_picture_that_is_held_out_too_is_left_out_and_never_cut():
+    own = digests(40)
+    names, given = [*own, own[0], own[1], own[1]], [TRAIN] * 40 + [VALIDATION, VALIDATION, VALIDATION]
+    labels = np.array([0, 1] * 20 + [0, 1, 1])
+    for seed in range(5):
+        found = complete(names, labels, ["cat", "dog"], given, 0.2, 0.2, seed)
+        assert (found[:2] == LEFT_OUT).all()
+        assert (found[2:40] != LEFT_OUT).all()
+        assert (found[40:] == VALIDATION).all()
+        assert (found == TEST).sum() == 8  # a fifth of 19, twice
+
+
+def test_a_class_too_small_to_cut_a_split_from():
+    given = [TRAIN] * 4 + [VALIDATION] * 2
+    labels = np.array([0, 0, 0, 1, 0, 1])
+    with pytest.raises(UserError, match="class 'dog' has 1 picture, too few to split into train, test"):
+        complete(digests(6), labels, ["cat", "dog"], given, 0.2, 0.2, seed=1)
+    found = complete(digests(6), labels, ["cat", "dog"], given, 0.2, 0.0, seed=1)
+    assert found.tolist() == given

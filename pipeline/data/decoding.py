@@ -86,6 +86,26 @@ def write_images(pictures: Sequence[Picture], size: int, file: BinaryIO) -> Deco
     return everything
 
 
+def keep_rows(file: BinaryIO, rows: np.ndarray, count: int, size: int) -> None:
+    """Drops all other rows of an array that `write_images` wrote.
+
+    Args:
+        file: As `write_images` left it.
+        rows: int (k,), ascending.
+        count: Rows that the array has.
+        size: Side of the square, px.
+    """
+    if len(rows) == count:
+        return
+    file.seek(0)
+    _write_header(file, len(rows), size)
+    start, row = file.tell(), 3 * size * size
+    for place, kept in enumerate(rows.tolist()):
+        if place != kept:
+            _write_at(file.fileno(), os.pread(file.fileno(), row, start + row * kept), start + row * place)
+    file.truncate(start + row * len(rows))
+
+
 def read_images(pictures: Sequence[Picture], size: int, batch: int) -> Iterator[tuple[np.ndarray, Decoded]]:
     """Decodes pictures in threads, and yields them in batches: memory holds two, whatever their number.
 

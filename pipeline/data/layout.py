@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from pipeline.data import given
+from pipeline.data.splits import TRAIN
 from pipeline.errors import UserError
 
 # What Pillow may be able to read, and the two phone formats that it cannot: those are rejected with a reason.
@@ -16,15 +18,11 @@ PICTURE_EXTENSIONS = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif",
 })
-_SPLIT_FOLDERS = frozenset({
-    "train", "training", "val", "valid", "validation", "test", "test1", "test2", "testing", "eval",
-    "evaluation", "dev", "holdout",
-})
 # fmt: on
 
 LAYOUTS = (
-    "one folder a class (Cat/1.jpg, Dog/2.jpg), the same one folder deeper (PetImages/Cat/1.jpg), or names "
-    "such as cat.0.jpg, also under train/"
+    "one folder a class (Cat/1.jpg, Dog/2.jpg), the same one folder deeper (PetImages/Cat/1.jpg), names such "
+    "as cat.0.jpg, or any of these under train/, val/ and test/"
 )
 
 
@@ -43,12 +41,16 @@ class Layout:
     Attributes:
         description: One line: what the tree was understood as.
         labels: The label of each picture's name.
+        given: The folder of each split that the tree has and that is kept: TRAIN first, and one or two more.
+        splits: The split of each picture's name; empty where none is given.
         rejected: Pictures that no label could be told for.
         notes: Lines for the console about what was not used.
     """
 
     description: str
     labels: dict[str, str]
+    given: dict[str, str]
+    splits: dict[str, str]
     rejected: tuple[Rejection, ...]
     notes: tuple[str, ...]
 
@@ -63,7 +65,13 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def arrange(where: str, names: Collection[str], folders: Collection[str], others: Collection[str]) -> Layout:
+def arrange(
+    where: str,
+    names: Collection[str],
+    folders: Collection[str],
+    others: Collection[str],
+    keep_splits: bool = True,
+) -> Layout:
     """Finds the label of each picture.
 
     Args:
@@ -71,37 +79,91 @@ def arrange(where: str, names: Collection[str], folders: Collection[str], others
         names: '/'-separated names of the pictures, relative to `where`.
         folders: Names of all folders, with or without pictures.
         others: Names of the files that are no pictures.
+        keep_splits: Whether splits that the tree has are to be used; else its pictures are pooled.
 
     Returns:
         At least two labels, each with at least one picture.
 
     Raises:
-        UserError: There are no pictures, fewer than two classes, or several labelled trees side by side.
+        UserError: There are no pictures, fewer than two classes, or several labelled trees side by side; or
+            given splits that are kept have no training pictures, or none of some class.
     """
     tree = _Tree(names)
     if not tree.count:
         raise UserError(_no_pictures(where, others))
-    base, unlabelled = _find_base(where, tree)
+    base, split_folders, unlabelled = _find_base(where, tree)
+    if keep_splits and split_folders:
+        given.check_training(where, split_folders)
+    parts = {split: _part(where, tree, folder) for split, folder in split_folders.items()}
+    for split in [split for split in parts if _is_unlabelled(parts, split)]:
+        unlabelled += (split_folders.pop(split),)
+        parts.pop(split)
+    parts = parts or {"": _part(where, tree, base)}
+    labels = {name: label for part in parts.values() for name, label in part.labels.items()}
+    (first, *_) = parts.values()
+    strays = [
+        Rejection(name, f"no label: {first.elsewhere}")
+        for folder, files in tree.files.items()
+        for name in files
+        if name not in labels and not any(_is_in(folder, other) for other in unlabelled)
+    ]
+    split_folders = split_folders if len(parts) > 1 else {}
+    kept = split_folders if keep_splits else {}
+    notes = []
+    if split_folders and not kept:
+        notes.append(f"the splits {_some(split_folders.values())} are pooled: data.splits=random")
+    for split in kept:
+        given.check_classes(where, split, parts[split].labels.values(), first.labels.values())
+    _check_classes(where, labels, len(strays))
+    under = ", ".join(map(repr, split_folders.values() or filter(None, [first.base])))
+    return Layout(
+        description=f"{where}: {first.what}{f' under {under}' if under else ''}",
+        labels=labels,
+        given=kept,
+        splits={name: split for split in kept for name in parts[split].labels},
+        rejected=tuple(sorted(strays, key=lambda stray: stray.name)),
+        notes=(*notes, *_unused(tree, [part.base for part in parts.values()], unlabelled, folders, others)),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The labels below one folder: all there are, or those of one given split.
+
+    Attributes:
+        base: The folder that holds the class folders or the labelled names.
+        what: How they are labelled, for people.
+        elsewhere: Where a picture is that is not.
+        labels: The label of each picture's name.
+    """
+
+    base: str
+    what: str
+    elsewhere: str
+    labels: dict[str, str]
+
+
+def _part(where: str, tree: "_Tree", folder: str) -> _Part:
+    """Labels what lies below a folder, whatever wraps it."""
+    base, inner, _ = _find_base(where, tree, folder)
+    if inner:
+        raise UserError(
+            f"{where}: {folder!r} has splits of its own, {_some(sorted(inner.values()))}: point data.source "
+            "at it, or remove them"
+        )
     if tree.is_flat(base):
         what, elsewhere = "names such as cat.0.jpg", "not among the pictures with names such as cat.0.jpg"
         labels = {name: tree.labels[name] for name in tree.files[base] if name in tree.labels}
     else:
         what, elsewhere = "one folder a class", "beside or below the class folders, not in one"
         labels = _by_folder(where, tree, base)
-    strays = [
-        Rejection(name, f"no label: {elsewhere}")
-        for folder, files in tree.files.items()
-        for name in files
-        if name not in labels and folder not in unlabelled
-    ]
-    _check_classes(where, labels, len(strays))
-    under = f" under {base!r}" if base else ""
-    return Layout(
-        description=f"{where}: {what}{under}",
-        labels=labels,
-        rejected=tuple(sorted(strays, key=lambda stray: stray.name)),
-        notes=tuple(_unused(tree, base, unlabelled, folders, others)),
-    )
+    return _Part(base, what, elsewhere, labels)
+
+
+def _is_unlabelled(parts: dict[str, _Part], split: str) -> bool:
+    """Whether a split's only folder is no class of the training pictures: Kaggle's test/test/1.jpg."""
+    classes = set(parts[split].labels.values())
+    return TRAIN in parts and len(classes) == 1 and not classes & set(parts[TRAIN].labels.values())
 
 
 def label_of_name(name: str) -> str | None:
@@ -143,6 +205,10 @@ class _Tree:
         labelled = sum(name in self.labels for name in self.files.get(folder, ()))
         return 2 * labelled > self.sizes[folder]
 
+    def is_labelled(self, folder: str) -> bool:
+        """Whether a folder named like a split has labels, be it of one class."""
+        return self.holds_classes(folder) or self.is_flat(folder)
+
     def holds_classes(self, folder: str) -> bool:
         """Whether a folder is a labelled tree of its own: it has folders, or names with several labels."""
         if self.folders.get(folder):
@@ -151,26 +217,38 @@ class _Tree:
         return self.is_flat(folder) and len(labels) > 1
 
 
-def _find_base(where: str, tree: _Tree) -> tuple[str, tuple[str, ...]]:
-    """Goes down through wrapping folders (PetImages/, train/) to where the labels start.
+def _find_base(where: str, tree: _Tree, base: str = "") -> tuple[str, dict[str, str], tuple[str, ...]]:
+    """Goes down through wrapping folders (PetImages/, train/) to where the labels or the splits start.
+
+    Args:
+        where: The folder or zip, for messages.
+        tree: What is in it.
+        base: The folder to start from.
 
     Returns:
-        The folder that holds the class folders or the labelled names, and the unlabelled folders (Kaggle's
-        test1/) that were passed by.
+        The folder that holds the class folders, the labelled names or the folders of splits; these by split,
+        where it holds two or more that are labelled; and the unlabelled folders (Kaggle's test1/) passed by.
     """
-    base, unlabelled = "", ()
+    unlabelled = ()
     while not tree.is_flat(base):
         inside = sorted(tree.folders.get(base, ()))
         trees = [folder for folder in inside if tree.holds_classes(folder)]
-        splits = [folder for folder in inside if posixpath.basename(folder).lower() in _SPLIT_FOLDERS]
+        splits = [folder for folder in inside if given.split_of(folder)]
+        labelled = [folder for folder in splits if tree.is_labelled(folder)]
+        if len(labelled) > 1:
+            if beside := [folder for folder in trees if folder not in splits]:
+                raise UserError(_beside_splits(where, labelled, beside))
+            found = given.by_split(where, labelled)
+            passed_by = [folder for folder in splits if folder not in found.values()]
+            return base, found, (*unlabelled, *passed_by)
         if len(inside) > 1 and splits == inside and len(trees) == 1:
             unlabelled += tuple(folder for folder in inside if folder not in trees)
         elif len(inside) > 1 and (splits == inside or set(splits) & set(trees)):
-            raise UserError(_split_already(where, inside, trees))
+            raise UserError(_without_labels(where, inside, trees))
         elif len(inside) != 1 or not trees:
             break
         (base,) = trees
-    return base, unlabelled
+    return base, {}, unlabelled
 
 
 def _by_folder(where: str, tree: _Tree, base: str) -> dict[str, str]:
@@ -200,15 +278,23 @@ def _check_classes(where: str, labels: dict[str, str], strays: int) -> None:
 
 
 def _unused(
-    tree: _Tree, base: str, unlabelled: Collection[str], folders: Collection[str], others: Collection[str]
+    tree: _Tree,
+    bases: Collection[str],
+    unlabelled: Collection[str],
+    folders: Collection[str],
+    others: Collection[str],
 ) -> Iterator[str]:
     for folder in unlabelled:
         yield f"pictures without labels in {folder!r}, ignored: {tree.sizes[folder]:,}"
     for folder in sorted(folders):
-        if posixpath.dirname(folder) == base and not tree.sizes[folder] and not is_hidden(folder):
+        if posixpath.dirname(folder) in bases and not tree.sizes[folder] and not is_hidden(folder):
             yield f"folder {folder!r} has no pictures, ignored"
     if others:
         yield f"files that are no pictures, ignored: {len(others):,} ({_some(sorted(others))})"
+
+
+def _is_in(folder: str, outer: str) -> bool:
+    return folder == outer or folder.startswith(f"{outer}/")
 
 
 def _no_pictures(where: str, others: Collection[str]) -> str:
@@ -220,16 +306,22 @@ def _no_pictures(where: str, others: Collection[str]) -> str:
     )
 
 
-def _split_already(where: str, inside: list[str], trees: list[str]) -> str:
+def _without_labels(where: str, inside: Collection[str], trees: Collection[str]) -> str:
     if not trees:
         return (
             f"{where} has only folders named like splits ({_some(inside)}), without labels; "
             f"allowed: {LAYOUTS}; name the folders after classes"
         )
     return (
-        f"{where} has labelled pictures under {_some(trees)}; its folders are {_some(inside)}: it looks "
-        "split already; splits are made here, by data.validation and data.test: point data.source at one of "
-        "the folders"
+        f"{where} has labelled pictures under {_some(trees)}, and other folders beside: {_some(inside)}; "
+        "point data.source at one of them"
+    )
+
+
+def _beside_splits(where: str, splits: Collection[str], others: Collection[str]) -> str:
+    return (
+        f"{where} has the splits {_some(splits)}, and beside them labelled pictures under {_some(others)}: "
+        "move those elsewhere"
     )
 
 

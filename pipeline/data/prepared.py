@@ -16,17 +16,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.console import counted, warn
-from pipeline.data import splits, storage
-from pipeline.data.decoding import write_images
+from pipeline.console import warn
+from pipeline.data import splits, storage, summary
+from pipeline.data.decoding import keep_rows, write_images
 from pipeline.data.layout import Rejection
 from pipeline.data.pictures import identity
 from pipeline.data.sources import Picture, Source, open_source
 from pipeline.data.storage import DamagedPrepared, Prepared, open_prepared
 from pipeline.data.workplace import appearing, check_space, disk_errors, exclusive
 from pipeline.errors import UserError
-
-_SHOWN_CONFLICTS = 5  # groups told about on the console; `Prepared.conflicts` has them all
 
 __all__ = ["DamagedPrepared", "Prepared", "open_prepared", "prepare"]
 
@@ -37,6 +35,7 @@ class DataSection(Protocol):
     source: str
     sha256: str | None
     image_size: int
+    splits: str
     validation: float
     test: float
     limit: int | None
@@ -57,8 +56,10 @@ def prepare(data: DataSection, seed: int) -> Prepared:
     """
     splits.check_fractions(data.validation, data.test)
     cache = Path(data.cache)
-    source = open_source(data.source, cache, data.sha256)
-    print(f"source: {source.description}", *source.notes, sep="\n", flush=True)
+    source = open_source(data.source, cache, data.sha256, keep_splits=data.splits == "given")
+    print(
+        f"source: {source.description}", *source.notes, *summary.of_given(source, data), sep="\n", flush=True
+    )
     drawn = _draw(source, data, seed)
     folder = cache / "prepared" / _key(source, data, seed)
     try:
@@ -67,26 +68,32 @@ def prepare(data: DataSection, seed: int) -> Prepared:
         prepared = _make_alone(folder, source, drawn, data, seed)
     if _too_many(prepared.rejected, source, len(drawn), data.max_rejected):
         raise UserError(_too_many_text(data.max_rejected, prepared.rejected, folder / "rejected.csv"))
-    print(*_summary(prepared), sep="\n", flush=True)
-    for text in _conflicts(prepared):
+    print(*summary.of_set(prepared, folder / "rejected.csv"), sep="\n", flush=True)
+    for text in summary.warnings(prepared):
         warn(text)
     return prepared
 
 
 def _draw(source: Source, data: DataSection, seed: int) -> list[Picture]:
     """The pictures of a source that are wanted; checks that each class has enough of them."""
-    labels = [picture.label for picture in source.pictures]
-    indices = splits.draw([picture.name for picture in source.pictures], labels, data.limit, seed)
-    drawn = [source.pictures[index] for index in indices]
-    counts = Counter(picture.label for picture in drawn)
-    limit = data.limit if len(drawn) < len(labels) else None
-    splits.check_sizes({label: counts[label] for label in set(labels)}, data.test, limit)
-    return drawn
+    drawn = []
+    for split in source.given or [""]:  # each has its share of the limit
+        mine = [picture for picture in source.pictures if picture.split == split]
+        share = data.limit and max(1, data.limit * len(mine) // len(source.pictures))
+        names, labels = [picture.name for picture in mine], [picture.label for picture in mine]
+        drawn += [mine[index] for index in splits.draw(names, labels, share, seed)]
+    counts = Counter(picture.label for picture in drawn if picture.split in ("", splits.TRAIN))
+    limit = data.limit if len(drawn) < len(source.pictures) else None
+    labels = {picture.label for picture in source.pictures}
+    splits.check_sizes(
+        {label: counts[label] for label in labels}, splits.to_cut(source.given, data.test), limit
+    )
+    return sorted(drawn, key=lambda picture: picture.name)
 
 
 def _key(source: Source, data: DataSection, seed: int) -> str:
     """Names a set by all that shapes it: 16 hexadecimal digits."""
-    parameters = [data.image_size, data.validation, data.test, data.limit, seed]
+    parameters = [data.image_size, data.splits, data.validation, data.test, data.limit, seed]
     return hashlib.sha256(repr((storage.FORMAT, source.fingerprint, parameters)).encode()).hexdigest()[:16]
 
 
@@ -120,19 +127,22 @@ def _make(partial: Path, source: Source, drawn: Sequence[Picture], data: DataSec
             raise UserError(_too_many_text(data.max_rejected, rejected, listed))
         kept = [drawn[index] for index in decoded.kept]
         try:
-            assigned = _assign(drawn, kept, decoded.digests, data, seed)
+            assigned = _assign(source, drawn, kept, decoded.digests, data, seed)
         except UserError as error:
             if not rejected:
                 raise
             storage.save_rejected(listed, rejected)
-            raise UserError(f"{error}; {_left_out(rejected, listed)}") from error
+            raise UserError(f"{error}; {summary.left_out(rejected, listed)}") from error
+        rejected += _leaked(kept, decoded.digests, assigned)
+        rows = np.flatnonzero(assigned != splits.LEFT_OUT)
+        keep_rows(file, rows, len(kept), data.image_size)
         storage.save(
             partial,
-            names=[picture.name for picture in kept],
-            labels=[picture.label for picture in kept],
-            splits=assigned,
-            digests=decoded.digests,
-            rejected=rejected,
+            names=[kept[row].name for row in rows],
+            labels=[kept[row].label for row in rows],
+            splits=assigned[rows].tolist(),
+            digests=[decoded.digests[row] for row in rows],
+            rejected=sorted(rejected, key=lambda picture: picture.name),
             image_size=data.image_size,
             about=_about(source, data, seed),
         )
@@ -140,18 +150,38 @@ def _make(partial: Path, source: Source, drawn: Sequence[Picture], data: DataSec
 
 
 def _assign(
-    drawn: Sequence[Picture], kept: Sequence[Picture], digests: Sequence[str], data: DataSection, seed: int
-) -> list[str]:
+    source: Source,
+    drawn: Sequence[Picture],
+    kept: Sequence[Picture],
+    digests: Sequence[str],
+    data: DataSection,
+    seed: int,
+) -> np.ndarray:
     """The split of each picture that could be decoded. A class of which none could is still a class."""
     classes = sorted({picture.label for picture in drawn})
     number = {label: index for index, label in enumerate(classes)}
     labels = np.array([number[picture.label] for picture in kept])
     identities = [identity(digest) for digest in digests]
-    return splits.assign(identities, labels, classes, data.validation, data.test, seed).tolist()
+    if source.given:
+        given = [picture.split for picture in kept]
+        return splits.complete(identities, labels, classes, given, data.validation, data.test, seed)
+    return splits.assign(identities, labels, classes, data.validation, data.test, seed)
+
+
+def _leaked(kept: Sequence[Picture], digests: Sequence[str], assigned: np.ndarray) -> list[Rejection]:
+    """The training pictures that are left out, each with the picture that it is identical to."""
+    held_out = {
+        identity(digests[row]): kept[row].name
+        for row in np.flatnonzero((assigned == splits.VALIDATION) | (assigned == splits.TEST))[::-1]
+    }
+    return [
+        Rejection(kept[row].name, f"{summary.LEAKED}: {held_out[identity(digests[row])]!r}")
+        for row in np.flatnonzero(assigned == splits.LEFT_OUT)
+    ]
 
 
 def _about(source: Source, data: DataSection, seed: int) -> dict[str, Any]:
-    parameters = {name: getattr(data, name) for name in ("source", "validation", "test", "limit")}
+    parameters = {name: getattr(data, name) for name in ("source", "splits", "validation", "test", "limit")}
     return {"understood_as": source.description, "parameters": {**parameters, "seed": seed}}
 
 
@@ -167,53 +197,14 @@ def _too_many(rejected: Sequence[Rejection], source: Source, drawn: int, most: f
         most: `data.max_rejected`.
     """
     unlabelled = Fraction(len(source.rejected), len(source.rejected) + len(source.pictures))
-    unreadable = Fraction(len(rejected) - len(source.rejected), drawn)
+    leaked = sum(picture.reason.startswith(summary.LEAKED) for picture in rejected)
+    unreadable = Fraction(len(rejected) - leaked - len(source.rejected), drawn)
     # By the digits of `most`: 3 of 10 are not more than 0.3, though the float is a little less than that.
     return unlabelled + (1 - unlabelled) * unreadable > Fraction(str(most))
 
 
 def _too_many_text(most: float, rejected: Sequence[Rejection], listed: Path) -> str:
     return (
-        f"more pictures cannot be used than data.max_rejected={most} allows: {_left_out(rejected, listed)}; "
-        "mend or remove them, or raise data.max_rejected"
+        f"more pictures cannot be used than data.max_rejected={most} allows: "
+        f"{summary.left_out(rejected, listed)}; mend or remove them, or raise data.max_rejected"
     )
-
-
-def _summary(prepared: Prepared) -> list[str]:
-    """What the console tells about a prepared set."""
-    counts = {split: prepared.counts(split) for split in (splits.TRAIN, splits.VALIDATION, splits.TEST)}
-    classes = [f"{name} {sum(count[name] for count in counts.values()):,}" for name in prepared.classes]
-    sizes = [f"{sum(count.values()):,} {split}" for split, count in counts.items() if any(count.values())]
-    lines = [
-        f"{len(prepared.names):,} pictures in {len(classes)} classes ({_few(classes)}): {', '.join(sizes)}"
-    ]
-    if prepared.rejected:
-        lines.append(_left_out(prepared.rejected, prepared.path / "rejected.csv"))
-    if prepared.identical:
-        groups, pictures = counted(len(prepared.identical), "group"), sum(map(len, prepared.identical))
-        lines.append(f"{pictures:,} pictures in {groups} of identical ones, each kept in one split")
-    return lines
-
-
-def _conflicts(prepared: Prepared) -> list[str]:
-    """What to warn of: identical pictures with different labels."""
-    lines = []
-    for group in prepared.conflicts[:_SHOWN_CONFLICTS]:
-        pictures = [
-            f"{prepared.names[index]!r} ({prepared.classes[prepared.labels[index]]})" for index in group
-        ]
-        lines.append(f"{len(group):,} identical pictures carry different labels: {_few(pictures)}")
-    if more := prepared.conflicts[_SHOWN_CONFLICTS:]:
-        lines.append(f"and {counted(len(more), 'group')} more with different labels")
-    return lines
-
-
-def _left_out(rejected: Sequence[Rejection], listed: Path) -> str:
-    kinds = Counter(picture.reason.partition(":")[0] for picture in rejected)
-    reasons = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return f"{counted(len(rejected), 'picture')} left out, listed in {listed.absolute()}: {reasons}"
-
-
-def _few(texts: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more

@@ -10,12 +10,12 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pipeline.data.layout import LAYOUTS, PICTURE_EXTENSIONS, Rejection, arrange, is_picture
+from pipeline.data.layout import LAYOUTS, PICTURE_EXTENSIONS, Layout, Rejection, arrange, is_picture
 from pipeline.data.pictures import UnreadablePicture
 from pipeline.data.zips import MAX_PICTURE_BYTES, Archive, check_zip
 from pipeline.errors import UserError
@@ -33,12 +33,14 @@ class Picture:
     Attributes:
         name: '/'-separated, relative to the source; always valid Unicode.
         label: The name of its class; empty where it has none.
+        split: The split that the source gives it; empty where it gives none.
         read: Returns the encoded bytes, or raises UnreadablePicture; safe from any thread.
     """
 
     name: str
     label: str
     read: Callable[[], bytes]
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Source:
         pictures: Sorted by name.
         rejected: Pictures without a label, sorted by name.
         notes: Lines for the console about what was not used.
+        given: The folder of each split that the source gives; empty where they are drawn here.
         fingerprint: Changes when any picture may have changed: names, sizes, and times or checksums.
     """
 
@@ -58,15 +61,17 @@ class Source:
     rejected: tuple[Rejection, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_source(source: str, cache: Path, sha256: str | None = None) -> Source:
+def open_source(source: str, cache: Path, sha256: str | None = None, keep_splits: bool = True) -> Source:
     """Lists the pictures that `data.source` names.
 
     Args:
         source: 'sample', 'dogs-vs-cats', the http(s) URL of a zip, or the path of a folder or a zip.
         cache: The folder where downloads are kept.
         sha256: Of the zip behind a URL, where known, in hexadecimal.
+        keep_splits: Whether splits that it has are to be used; else its pictures are pooled.
 
     Raises:
         UserError: There is no such thing, it cannot be read, or it has no two classes of pictures.
@@ -74,12 +79,12 @@ def open_source(source: str, cache: Path, sha256: str | None = None) -> Source:
     if source == "sample":
         return _sample()
     if source == "dogs-vs-cats" or source.lower().startswith(("http://", "https://")):
-        return _from_zip(_download(source, cache, sha256))
+        return _from_zip(_download(source, cache, sha256), keep_splits)
     path = Path(source).expanduser().absolute()
     if path.is_dir():
-        return _from_folder(path)
+        return _from_folder(path, keep_splits)
     if path.is_file():
-        return _from_zip(path)
+        return _from_zip(path, keep_splits)
     found = "is neither a folder nor a file" if path.exists() else "does not exist"
     raise UserError(
         f"data.source: {_valid(str(path))} {found}; allowed: 'sample', 'dogs-vs-cats', a folder, a zip, or "
@@ -174,7 +179,7 @@ def _download(source: str, cache: Path, sha256: str | None) -> Path:
     return fetch(remote, cache / "downloads", check=check_zip)
 
 
-def _from_zip(path: Path) -> Source:
+def _from_zip(path: Path, keep_splits: bool) -> Source:
     try:
         archive = Archive(path)
     except OSError as error:
@@ -189,33 +194,33 @@ def _from_zip(path: Path) -> Source:
         )
     readers = {name: partial(archive.read, name) for name in stamps}
     others = archive.members.keys() - stamps.keys()
-    return _arranged(path, readers, archive.folders, others, _fingerprint("zip", stamps.items()), notes)
+    layout = arrange(_valid(str(path)), readers, archive.folders, others, keep_splits)
+    return _labelled(layout, readers, _fingerprint("zip", stamps.items()), notes)
 
 
-def _from_folder(root: Path) -> Source:
+def _from_folder(root: Path, keep_splits: bool) -> Source:
     tree = _Listing(root)
     notes = tuple(f"folder {name!r} is too deep, ignored" for name in tree.too_deep)
     readers = {name: partial(_read_file, path) for name, (path, _, _) in tree.pictures.items()}
     stamps = sorted((name, size, time) for name, (_, size, time) in tree.pictures.items())
-    return _arranged(root, readers, tree.folders, tree.others, _fingerprint("folder", stamps), notes)
+    layout = arrange(_valid(str(root)), readers, tree.folders, tree.others, keep_splits)
+    return _labelled(layout, readers, _fingerprint("folder", stamps), notes)
 
 
-def _arranged(
-    path: Path,
-    readers: dict[str, Callable[[], bytes]],
-    folders: Collection[str],
-    others: Collection[str],
-    fingerprint: str,
-    notes: tuple[str, ...],
+def _labelled(
+    layout: Layout, readers: Mapping[str, Callable[[], bytes]], fingerprint: str, notes: tuple[str, ...]
 ) -> Source:
-    """Gives what was listed its labels."""
-    layout = arrange(_valid(str(path)), readers, folders, others)
+    """Gives what was listed its labels and its splits."""
     return Source(
         description=layout.description,
-        pictures=tuple(Picture(name, layout.labels[name], readers[name]) for name in sorted(layout.labels)),
+        pictures=tuple(
+            Picture(name, layout.labels[name], readers[name], layout.splits.get(name, ""))
+            for name in sorted(layout.labels)
+        ),
         rejected=layout.rejected,
         notes=notes + layout.notes,
         fingerprint=fingerprint,
+        given=layout.given,
     )
 
 

@@ -2,13 +2,16 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from pipeline.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+LEFT_OUT = ""  # in no split
+
+_DTYPE = f"<U{len(VALIDATION)}"
 
 
 def assign(
@@ -43,17 +46,83 @@ def assign(
         UserError: Nothing is left to train on, or a class has fewer different pictures than there are splits.
     """
     check_fractions(validation, test)
+    return _assign(identities, labels, classes, _missing((), validation, test), seed)
+
+
+def complete(
+    identities: Sequence[str],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    given: Sequence[str],
+    validation: float,
+    test: float,
+    seed: int,
+) -> np.ndarray:
+    """Keeps given splits, and cuts those that are missing from the training pictures, as `assign` does.
+
+    Args:
+        identities: As in `assign`.
+        labels: As in `assign`.
+        classes: As in `assign`.
+        given: The split of each picture, TRAIN among them.
+        validation: Fraction of the training pictures; of no account where a validation split is given.
+        test: The same of the test split; 0: none is cut.
+        seed: Draws what is cut.
+
+    Returns:
+        str (n,): TRAIN, VALIDATION, TEST; or LEFT_OUT: a training picture that is identical to one of another
+        given split.
+
+    Raises:
+        UserError: A class has fewer different training pictures than there are splits to make of them.
+    """
+    splits = np.array(given, dtype=_DTYPE)
+    trained = splits == TRAIN
+    held_out = {identities[row] for row in np.flatnonzero(~trained)}
+    splits[trained & np.array([identity in held_out for identity in identities], bool)] = LEFT_OUT
+    training = np.flatnonzero(splits == TRAIN)
+    fractions = _missing(set(given), validation, test)
+    own = [identities[row] for row in training]
+    splits[training] = _assign(own, labels[training], classes, fractions, seed)
+    return splits
+
+
+def to_cut(given: Collection[str], test: float) -> list[str]:
+    """The splits that training pictures are divided into: TRAIN, and those that are not given.
+
+    Args:
+        given: The splits that a source gives; none where all are drawn.
+        test: The fraction; 0: no test split is cut.
+    """
+    return [TRAIN, *_missing(given, 1.0, test)]
+
+
+def _missing(given: Collection[str], validation: float, test: float) -> dict[str, float]:
+    """The fractions of the splits that are not given."""
+    wanted = {VALIDATION: validation} | ({TEST: test} if test else {})
+    return {split: fraction for split, fraction in wanted.items() if split not in given}
+
+
+def _assign(
+    identities: Sequence[str],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    fractions: Mapping[str, float],
+    seed: int,
+) -> np.ndarray:
+    """Cuts splits of these fractions from pictures; TRAIN is what remains."""
     groups = defaultdict(list)
     for index, identity in enumerate(identities):
         groups[identity].append(index)
     by_class = defaultdict(list)
     for identity in sorted(groups, key=lambda identity: _rank(seed, identity)):
         by_class[min(labels[index] for index in groups[identity])].append(identity)
-    check_sizes({name: len(by_class[label]) for label, name in enumerate(classes)}, test)
-    splits = np.full(len(identities), TRAIN, dtype=f"<U{len(VALIDATION)}")
+    counts = {name: len(by_class[label]) for label, name in enumerate(classes)}
+    check_sizes(counts, [TRAIN, *fractions])
+    splits = np.full(len(identities), TRAIN, dtype=_DTYPE)
     for ranked in by_class.values():
         sizes = [len(groups[identity]) for identity in ranked]
-        for identity, split in zip(ranked, _cut(sizes, validation, test), strict=True):
+        for identity, split in zip(ranked, _cut(sizes, fractions), strict=True):
             splits[groups[identity]] = split
     return splits
 
@@ -93,22 +162,21 @@ def check_fractions(validation: float, test: float) -> None:
         )
 
 
-def check_sizes(counts: dict[str, int], test: float, limit: int | None = None) -> None:
+def check_sizes(counts: Mapping[str, int], wanted: Sequence[str], limit: int | None = None) -> None:
     """Checks that every split can have a picture of every class.
 
     Args:
-        counts: Different pictures of each class.
-        test: The fraction; 0: no test split.
+        counts: Different pictures of each class, to be divided into splits.
+        wanted: The splits, TRAIN among them.
         limit: `data.limit`, where it brought the counts about.
 
     Raises:
         UserError: A class has too few.
     """
-    wanted = [TRAIN, VALIDATION, TEST] if test else [TRAIN, VALIDATION]
     for name, count in sorted(counts.items()):
         if count < len(wanted):
             mend = f"raise data.limit={limit}" if limit is not None else "add pictures"
-            drop = " or set data.test=0" if test and count == len(wanted) - 1 else ""
+            drop = " or set data.test=0" if TEST in wanted and count == len(wanted) - 1 else ""
             pictures = "picture" if count == 1 else "different pictures"
             raise UserError(
                 f"class {name!r} has {count} {pictures}, too few to split into {', '.join(wanted)}: it needs "
@@ -120,27 +188,28 @@ def _rank(seed: int, text: str) -> bytes:
     return hashlib.sha256(f"{seed} {text}".encode()).digest()
 
 
-def _cut(sizes: Sequence[int], validation: float, test: float) -> list[str]:
+def _cut(sizes: Sequence[int], fractions: Mapping[str, float]) -> list[str]:
     """Gives each group of a class, in the order of rank, its split.
 
     Args:
         sizes: Pictures in each group; at least as many groups as there are splits.
-        validation: Fraction.
-        test: Fraction.
+        fractions: Of each split but TRAIN.
     """
     total = sum(sizes)
-    room = {TEST: max(1, round(test * total)) if test else 0, VALIDATION: max(1, round(validation * total))}
+    room = {
+        split: max(1, round(fractions[split] * total)) for split in (TEST, VALIDATION) if split in fractions
+    }
     while sum(room.values()) >= total:
         room[max(room, key=room.get)] -= 1
     cut = [TRAIN] * len(sizes)
     for index, size in enumerate(sizes):
-        fitting = [split for split in (TEST, VALIDATION) if size <= room[split]]
+        fitting = [split for split in room if size <= room[split]]
         if fitting:
             cut[index] = fitting[0]
             room[fitting[0]] -= size
-    for split in (TEST, VALIDATION) if test else (VALIDATION,):
+    for split in room:
         _round_up(cut, sizes, split, room[split])
-    _fill_empty(cut, sizes, [TRAIN, VALIDATION, TEST] if test else [TRAIN, VALIDATION])
+    _fill_empty(cut, sizes, [TRAIN, *(split for split in (VALIDATION, TEST) if split in room)])
     return cut
 
 

@@ -5,6 +5,7 @@ mlflow run . -P data.source=photos -P train.epochs=12
 
 from typing import TYPE_CHECKING
 
+from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.steps import command, evaluate, prepare, train
 
@@ -20,6 +21,11 @@ def run(params: Params) -> "Evaluation":
     params = train.in_precision(params)
     with runs.run("main", params, {"step": "main"}):
         pictures = prepare.run(params)
+        if not len(pictures.indices(params.evaluate.split)):
+            raise UserError(
+                f"there is no {params.evaluate.split} split to report on after the training: set data.test "
+                "above 0, or run `mlflow run . -e train`, which needs none"
+            )
         trained = train.run(params, pictures)
         return evaluate.run(params.with_values({"evaluate.run_id": trained.run_id}), pictures)
 
