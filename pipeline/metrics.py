@@ -72,6 +72,28 @@ class Report:
             rows[key] = row
         return rows | summary
 
+    @classmethod
+    def from_json(
+        cls, told: Mapping, classes: Sequence[str], confusion: np.ndarray, text: str, loss: float
+    ) -> "Report":
+        """The report that `as_json` told, but for scores of one's own; see the attributes."""
+        rows = list(told.values())[: len(classes)]  # by place: a class may be named `accuracy`
+        averages = {
+            f"{prefix}{name}": told[average][key]
+            for prefix, average in (("", "weighted avg"), ("macro_", "macro avg"))
+            for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score"))
+        }
+        return cls(
+            tuple(classes),
+            told["accuracy"],
+            loss,
+            **averages,
+            roc_auc=told["roc_auc"],
+            confusion=confusion,
+            per_class=dict(zip(classes, rows, strict=True)),
+            text=text,
+        )
+
     def scores(self) -> dict[str, float]:
         """Returns the numbers that runs are compared by, flat; `roc_auc` only where it is defined."""
         names = (
@@ -192,8 +214,19 @@ def surest_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
         labels: (n,) int.
         probabilities: (n, num_classes) float; pictures with some that are not finite come last.
     """
-    wrong = np.flatnonzero(predicted_classes(probabilities) != labels)
-    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+    return surest(labels, predicted_classes(probabilities), probabilities.max(axis=1))
+
+
+def surest(labels: np.ndarray, answers: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+    """The rows of the wrong answers, the surest first, equals in order: (k,) int.
+
+    Args:
+        labels: (n,) int.
+        answers: (n,) int, the predicted classes.
+        confidences: (n,) float, their probabilities; those that are not finite come last.
+    """
+    wrong = np.flatnonzero(answers != labels)
+    return wrong[np.argsort(-confidences[wrong], kind="stable")]
 
 
 def _averages(

@@ -1,5 +1,6 @@
 """What the store and the prepared pictures tell of a training: the facts of its model card."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.facts import MOST_MISTAKES, Facts, Mistake, Pictures, Place, Victory
 from pipeline.params import without_password
+from pipeline.predictions import Predictions
 from pipeline.sweep import leaderboard, verdict
 from pipeline.sweep.cells import Cell
 from pipeline.tracking import runs, trials
@@ -27,7 +29,7 @@ def facts(run_id: str, digest: str, pictures: Prepared | UserError) -> Facts:
     """
     run = runs.get(run_id)
     trial, params = trials.Trial.of(run), run.data.params
-    validation = report.read_predictions(runs.read(run_id, "report/predictions.csv"))
+    validation = report.read_predictions(runs.read(run_id, f"report/{report.PREDICTIONS}"))
     missing = _missing(pictures, digest, validation)
     return Facts(
         run_id=run_id,
@@ -41,7 +43,7 @@ def facts(run_id: str, digest: str, pictures: Prepared | UserError) -> Facts:
         pictures=None if missing else _known(pictures),
         missing=missing,
         place=_place(run_id, params["sweep.metric"]),
-        validation=_report(validation),
+        validation=_report(run_id, "report"),
         test=_test(run_id),
         mistakes=_mistakes(validation),
     )
@@ -59,7 +61,7 @@ def sheet(mistakes: Sequence[Mistake], pictures: Prepared) -> bytes:
     return figures.png(figures.contact_sheet(images, captions, columns=4, most_lines=3))
 
 
-def _missing(pictures: Prepared | UserError, digest: str, validation: report.Predictions) -> str:
+def _missing(pictures: Prepared | UserError, digest: str, validation: Predictions) -> str:
     """Why the pictures are not those that a training had; empty where they are."""
     if isinstance(pictures, UserError):
         return f"the pictures cannot be prepared any more: {pictures}"
@@ -127,22 +129,22 @@ def _test(run_id: str) -> tuple[str, metrics.Report] | None:
     tested = trials.tested_in(run_id)
     if tested is None:
         return None
-    return tested, _report(report.read_predictions(runs.read(tested, "test/predictions.csv")))
+    return tested, _report(tested, "test")
 
 
-def _report(predictions: report.Predictions) -> metrics.Report:
-    return metrics.report(predictions.labels, predictions.probabilities, predictions.classes)
+def _report(run_id: str, folder: str) -> metrics.Report:
+    """What a run's predictions were reported as; they are not complete where there are many classes."""
+    loss = runs.get(run_id).data.metrics.get(f"{folder}/loss", math.nan)
+    return report.read_classification(lambda name: runs.read(run_id, f"{folder}/{name}"), loss)
 
 
-def _mistakes(predictions: report.Predictions) -> list[Mistake]:
-    surest = metrics.surest_mistakes(predictions.labels, predictions.probabilities)[:MOST_MISTAKES]
-    answers = metrics.predicted_classes(predictions.probabilities)
+def _mistakes(predictions: Predictions) -> list[Mistake]:
     return [
         Mistake(
             name=predictions.names[row],
             label=predictions.classes[predictions.labels[row]],
-            predicted=predictions.classes[answers[row]],
-            probability=float(predictions.probabilities[row, answers[row]]),
+            predicted=predictions.classes[predictions.answers[row]],
+            probability=float(predictions.top_probabilities[row, 0]),
         )
-        for row in surest
+        for row in predictions.mistakes()[:MOST_MISTAKES]
     ]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
@@ -101,6 +102,12 @@ def leaderboard(run) -> list[dict[str, str]]:
     """The rows of a sweep's leaderboard.csv."""
     with Path(run.info.artifact_uri.removeprefix("file://"), "leaderboard.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def predictions(folder: Path) -> list[dict]:
+    """The rows of predictions.parquet in a folder of artifacts."""
+    table = pd.read_parquet(folder / "predictions.parquet")
+    return table.astype({"label": str, "prediction": str}).to_dict("records")
 
 
 def steps(project: Project, run, name: str = "loss") -> list[int]:

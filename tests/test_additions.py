@@ -1,6 +1,5 @@
 """A model, a metric and a sampler, added to a copy of the project exactly as README.md says."""
 
-import csv
 import json
 import math
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ROOT, Project, cell_runs, leaderboard, sweep_run
+from conftest import ROOT, Project, cell_runs, leaderboard, predictions, sweep_run
 
 from pipeline.arguments import load
 from pipeline.errors import UserError
@@ -87,8 +86,8 @@ def test_added_model_is_trained(added):
 
 def test_added_metric_is_recorded_and_ranks(added):
     for run in cell_runs(added).values():
-        with Path(run.info.artifact_uri.removeprefix("file://"), "report/predictions.csv").open() as file:
-            pairs = [(row["label"] == "dog", row["prediction"] == "dog") for row in csv.DictReader(file)]
+        rows = predictions(Path(run.info.artifact_uri.removeprefix("file://"), "report"))
+        pairs = [(row["label"] == "dog", row["prediction"] == "dog") for row in rows]
         hits, misses = pairs.count((True, True)), pairs.count((True, False))
         alarms, rest = pairs.count((False, True)), pairs.count((False, False))
         below = math.sqrt((hits + misses) * (alarms + rest) * (hits + alarms) * (misses + rest))

@@ -1,11 +1,10 @@
 """The explain step as a user runs it: real commands, a real store, the figures that they leave."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project, assert_user_error
+from conftest import Project, assert_user_error, predictions
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -79,8 +78,7 @@ def test_folder_of_pictures(trained, client, training):
 def test_surest_mistakes_on_the_validation_split(trained, client, training):
     """Without a source; which they are is read off the training's own list of predictions."""
     folder = Path(training.info.artifact_uri.removeprefix("file://"), "report")
-    with (folder / "predictions.csv").open() as file:
-        wrong = [row for row in csv.DictReader(file) if row["label"] != row["prediction"]]
+    wrong = [row for row in predictions(folder) if row["label"] != row["prediction"]]
     assert len(wrong) >= 4
     result = trained.run("explain", "--explain.count=4")
     assert result.returncode == 0, result.stderr

@@ -42,6 +42,7 @@ FLOORS = {
     "pipeline.heatmaps": 1,
     "pipeline.exports": 1,
     "pipeline.report": 1,
+    "pipeline.predictions": 1,
     "pipeline.doctor": 1,
     "pipeline.tracking": 2,
     "pipeline.trial": 2,

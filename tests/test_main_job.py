@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import ROOT, Project
+from conftest import ROOT, Project, predictions
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -85,23 +85,20 @@ def test_cell_has_its_report(cell_runs):
         report = artifact(run, "report")
         assert {path.name for path in report.iterdir()} == {
             "classification_report.txt", "classification_report.json", "confusion_matrix.json",
-            "confusion_matrix.png", "learning_curves.png", "predictions.csv",
+            "confusion_matrix.png", "learning_curves.png", "predictions.parquet",
         }  # fmt: skip
         confusion = json.loads((report / "confusion_matrix.json").read_text())
         assert confusion["classes"] == ["cat", "dog"]
         matrix = np.array(confusion["matrix"])
         assert matrix.sum() == 24  # a fifth of 120
         assert np.trace(matrix) / 24 == pytest.approx(run.data.metrics["report/accuracy"])
-        with (report / "predictions.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        right = sum(row["label"] == row["prediction"] for row in rows)
+        right = sum(row["label"] == row["prediction"] for row in predictions(report))
         assert right == np.trace(matrix)
 
 
 def test_diverged_cell_is_a_result(cell_runs):
     for run in cell_runs:
-        with artifact(run, "report/predictions.csv").open() as file:
-            constant = len({row["prediction"] for row in csv.DictReader(file)}) == 1
+        constant = len({row["prediction"] for row in predictions(artifact(run, "report"))}) == 1
         assert run.data.tags.get("diverged") == ("true" if constant else None)
         if run.info.run_name.startswith("LR_1000000000.0"):
             metrics = run.data.metrics
@@ -148,12 +145,9 @@ def test_parent_has_the_outcome(parent, cell_runs, swept):
 
 def test_only_the_winner_meets_the_test_split(parent, cell_runs):
     assert {"test/accuracy", "test/f1"} <= set(parent.data.metrics)
-    assert artifact(parent, "test/predictions.csv").exists()
     assert not any(key.startswith("test/") for run in cell_runs for key in run.data.metrics)
-    with artifact(parent, "test/predictions.csv").open() as file:
-        tested = {row["name"] for row in csv.DictReader(file)}
-    with artifact(cell_runs[0], "report/predictions.csv").open() as file:
-        validated = {row["name"] for row in csv.DictReader(file)}
+    tested = {row["name"] for row in predictions(artifact(parent, "test"))}
+    validated = {row["name"] for row in predictions(artifact(cell_runs[0], "report"))}
     assert len(tested) == len(validated) == 24
     assert not tested & validated
 
@@ -236,8 +230,7 @@ def test_registered_champion_gives_the_same_probabilities_in_a_fresh_process(swe
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("answer ")]
     answers = {name: [float(value) for value in values] for _, name, *values in lines}
     run = client.get_run(best)
-    with artifact(run, "report/predictions.csv").open() as file:
-        recorded = {row["name"]: [float(row["cat"]), float(row["dog"])] for row in csv.DictReader(file)}
+    recorded = {row["name"]: [row["cat"], row["dog"]] for row in predictions(artifact(run, "report"))}
     assert answers.keys() == recorded.keys()
     for name, values in recorded.items():
         assert answers[name] == pytest.approx(values, abs=1e-6)
@@ -253,9 +246,8 @@ def assert_card(client: MlflowClient, said: str, version, parent) -> None:
     assert re.search(rf"\| F1 \| {validation:.4f} \| 0[^|]* \| {test:.4f} \| 0", card)
     assert f"Rank 1 of 4 cells of sweep {parent.info.run_id}" in card
     assert "| all classes | 72 | 24 | 24 |" in card
-    with artifact(best, "report/predictions.csv").open() as file:
-        wrong = [row for row in csv.DictReader(file) if row["label"] != row["prediction"]]
-    surest = max(wrong, key=lambda row: float(row[row["prediction"]]))
+    wrong = [row for row in predictions(artifact(best, "report")) if row["label"] != row["prediction"]]
+    surest = max(wrong, key=lambda row: row[row["prediction"]])
     assert f"| 1 | {surest['name']} | {surest['label']} | {surest['prediction']} | 0." in card
     with Image.open(folder / "mistakes.png") as sheet:
         assert sheet.width == min(4, len(wrong)) * 134 + 6
@@ -297,7 +289,12 @@ def test_evaluate_takes_the_newest_run_with_its_own_pictures(swept, client, pare
     assert run.data.tags["evaluated_run_id"] == parent.data.tags["best_run_id"]
     assert run.data.metrics["test/accuracy"] == parent.data.metrics["test/accuracy"]
     names = {path.name for path in artifact(run, "test").iterdir()}
-    assert {"predictions.csv", "roc_curve.png", "confusion_matrix.png", "classification_report.txt"} <= names
+    assert {
+        "predictions.parquet",
+        "roc_curve.png",
+        "confusion_matrix.png",
+        "classification_report.txt",
+    } <= names
 
 
 def test_one_training_gives_what_its_cell_gave(swept, client, cell_runs):

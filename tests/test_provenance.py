@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 
-from pipeline import provenance, report
+from pipeline import metrics, provenance, report
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.facts import Victory
@@ -20,7 +20,16 @@ CLASSES = ("cat", "dog")
 NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
 LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.4, 0.6]], np.float32)
-PREDICTIONS = report.predictions(CLASSES, NAMES, LABELS, PROBABILITIES)
+
+
+def reported(folder: str, probabilities: np.ndarray = PROBABILITIES) -> dict[str, bytes]:
+    """The files of a report in an artifact folder."""
+    found = metrics.report(LABELS, probabilities, CLASSES)
+    files = report.classification(found, NAMES, LABELS, probabilities, "")
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
+REPORT = reported("report")
 PARAMS = {"sweep.metric": "accuracy", "data.source": "https://me:secret@host/pets.zip"}
 
 
@@ -50,7 +59,7 @@ def record(experiment: str, tags: dict, files: dict[str, bytes], digest: str = "
 
 
 def training(experiment: str) -> str:
-    return record(experiment, {"step": "train"}, {"report/predictions.csv": PREDICTIONS}, report_accuracy=0.5)
+    return record(experiment, {"step": "train"}, REPORT, report_accuracy=0.5)
 
 
 def prepared(tmp_path: Path, **changes) -> Prepared:
@@ -103,7 +112,7 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
         accuracy: record(
             experiment,
             of | {"cell": f'{{"learning_rate": {accuracy}}}'},
-            {"report/predictions.csv": PREDICTIONS},
+            REPORT,
             report_accuracy=accuracy,
         )
         for accuracy in (0.5, 0.75, 0.25)
@@ -146,11 +155,11 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
 def test_test_scores_are_those_of_the_newest_evaluation_of_the_same_pictures(experiment, tmp_path):
     run_id = training(experiment)
     of = {"step": "evaluate", "evaluated_run_id": run_id}
-    right = report.predictions(CLASSES, NAMES, LABELS, np.eye(2)[LABELS])
-    record(experiment, of, {"test/predictions.csv": PREDICTIONS}, test_accuracy=0.5)
-    newest = record(experiment, of, {"test/predictions.csv": right}, test_accuracy=1.0)
-    record(experiment, of, {"validation/predictions.csv": PREDICTIONS}, validation_accuracy=0.5)
-    record(experiment, of, {"test/predictions.csv": PREDICTIONS}, digest="other", test_accuracy=0.5)
+    right = reported("test", np.eye(2)[LABELS])
+    record(experiment, of, reported("test"), test_accuracy=0.5)
+    newest = record(experiment, of, right, test_accuracy=1.0)
+    record(experiment, of, reported("validation"), validation_accuracy=0.5)
+    record(experiment, of, reported("test"), digest="other", test_accuracy=0.5)
     record(experiment, of | {"evaluated_run_id": "another"}, {}, test_accuracy=0.5)
     tested, measured = provenance.facts(run_id, "whole digest", prepared(tmp_path)).test
     assert tested == newest
@@ -159,7 +168,7 @@ def test_test_scores_are_those_of_the_newest_evaluation_of_the_same_pictures(exp
 
 def test_run_without_its_predictions_is_told(experiment, tmp_path):
     run_id = record(experiment, {"step": "train"}, {})
-    with pytest.raises(UserError, match=f"run {run_id} has no artifact report/predictions.csv"):
+    with pytest.raises(UserError, match=f"run {run_id} has no artifact report/predictions.parquet"):
         provenance.facts(run_id, "whole digest", prepared(tmp_path))
 
 

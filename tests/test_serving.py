@@ -1,7 +1,6 @@
 """The registered model as it is served: in this process, in a fresh one, and behind MLflow's own server."""
 
 import base64
-import csv
 import io
 import json
 import os
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from conftest import ROOT, Project, free_port
+from conftest import ROOT, Project, free_port, predictions
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -159,13 +158,12 @@ def test_answers_are_those_that_evaluate_recorded(swept, model):
     """From the encoded pictures: the model's own decoding and resizing give the pixels that `prepare` had."""
     best = MlflowClient(swept.uri).search_runs(["0"], "tags.step = 'sweep'")[0].data.tags["best_run_id"]
     folder = Path(MlflowClient(swept.uri).get_run(best).info.artifact_uri.removeprefix("file://"))
-    with (folder / "report/predictions.csv").open() as file:
-        recorded = list(csv.DictReader(file))
+    recorded = predictions(folder / "report")
     pictures = [encoded(label, int(n)) for label, n in (row["name"].split(".")[:2] for row in recorded)]
     answer = model.predict(pd.DataFrame({"image": pictures}))
     assert list(answer.columns) == ["label", "cat", "dog", "error"]
     assert list(answer["label"]) == [row["prediction"] for row in recorded]
-    expected = [[float(row["cat"]), float(row["dog"])] for row in recorded]
+    expected = [[row["cat"], row["dog"]] for row in recorded]
     assert answer[PROBABILITIES].to_numpy() == pytest.approx(np.array(expected), abs=1e-6)
     assert result_of_evaluate(swept, "validation") == recorded
 
@@ -175,8 +173,7 @@ def result_of_evaluate(swept: Project, split: str) -> list[dict]:
     assert result.returncode == 0, result.stderr
     (run,) = MlflowClient(swept.uri).search_runs(["0"], "tags.step = 'evaluate'")
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
-    with (folder / split / "predictions.csv").open() as file:
-        return list(csv.DictReader(file))
+    return predictions(folder / split)
 
 
 def test_bytes_arrays_and_http_give_the_same_answers(model, address):

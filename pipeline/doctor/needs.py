@@ -12,7 +12,7 @@ _REST_OF_A_CELL = 1.7  # seconds: building, tracing, report, model, store
 _GAIN = 1.2  # what several processes of one thread each train more than one of several
 
 _REPORT = 300_000  # bytes of a cell's figures, tables and metadata
-_PREDICTION = 60  # bytes of a line in its predictions.csv
+_PREDICTION = 60  # bytes of a row in its predictions.parquet, of long names
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ Imports TensorFlow, so it runs where cells run.
 
 import numpy as np
 
-from pipeline import heatmaps, metrics, report, saliency
+from pipeline import heatmaps, report, saliency
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.pages import thumbnails
 from pipeline.pages.findings import Exhibit, Exhibits
+from pipeline.predictions import Predictions
 from pipeline.tracking import models, runs
 
 COUNT = 8  # of each kind
@@ -24,14 +25,13 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
         prepared: the pictures; None where they are not there.
         missing: why they are not there.
     """
-    found = report.read_predictions(runs.read(run_id, "report/predictions.csv"))
-    answers = metrics.predicted_classes(found.probabilities)
-    wrong = metrics.surest_mistakes(found.labels, found.probabilities)
+    found = report.read_predictions(runs.read(run_id, f"report/{report.PREDICTIONS}"))
+    wrong = found.mistakes()
     mistakes, uncertain, method = [], [], ""
     if not missing:
         missing = _unfit(found, prepared)
     if not missing:
-        chosen = wrong[:COUNT], least_certain(found.probabilities)[:COUNT]
+        chosen = wrong[:COUNT], found.least_certain()[:COUNT]
         rows = np.concatenate(chosen)
         jpegs, method = _drawn(run_id, np.asarray(prepared.images[prepared.indices(splits.VALIDATION)[rows]]))
         exhibits = [
@@ -39,8 +39,8 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
                 jpeg=content,
                 name=found.names[row],
                 label=found.classes[found.labels[row]],
-                predicted=found.classes[answers[row]],
-                probability=float(found.probabilities[row, answers[row]]),
+                predicted=found.classes[found.answers[row]],
+                probability=float(found.top_probabilities[row, 0]),
             )
             for row, content in zip(rows, jpegs, strict=True)
         ]
@@ -51,17 +51,11 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
     )
 
 
-def least_certain(probabilities: np.ndarray) -> np.ndarray:
-    """The rows whose two most probable classes are nearest to each other, those first: (n,) int."""
-    top = np.sort(probabilities, axis=1)[:, -2:]  # (n, 2)
-    return np.argsort(top[:, 1] - top[:, 0], kind="stable")
-
-
-def _unfit(found: report.Predictions, prepared: Prepared) -> str:
+def _unfit(found: Predictions, prepared: Prepared) -> str:
     """Why there is nothing to show; empty where there is."""
-    if not np.isfinite(found.probabilities).all():
+    if not found.are_finite:
         return "The best cell diverged: its answers are no numbers."
-    if len(set(metrics.predicted_classes(found.probabilities))) == 1:
+    if len(set(found.answers.tolist())) == 1:
         return "The best cell answers the same for every picture: there is nothing to see in single ones."
     names = [prepared.names[row] for row in prepared.indices(splits.VALIDATION)]
     if list(found.names) != names:

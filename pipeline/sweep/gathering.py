@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from pipeline import report
 from pipeline.data import prepared, splits
 from pipeline.data.prepared import Prepared
 from pipeline.pages import thumbnails
@@ -154,8 +155,7 @@ def _cell(cell: CellRun, history: histories.History, values: Mapping[str, Any], 
 
 
 def _confusion(run_id: str, folder: str) -> Confusion:
-    told = json.loads(runs.read(run_id, f"{folder}/confusion_matrix.json").decode(errors="surrogateescape"))
-    return Confusion(told["classes"], np.array(told["matrix"]))
+    return Confusion(*report.read_confusion(runs.read(run_id, f"{folder}/confusion_matrix.json")))
 
 
 def _test(sweep: trials.Sweep, winner: str, metric: str) -> tuple[dict[str, float], Confusion] | None:

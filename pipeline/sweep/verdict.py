@@ -4,15 +4,16 @@ The winner's answers to the validation pictures are compared with those of every
 first seed, by McNemar's test: by which of them are right, whatever metric ranks the cells.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline import significance
+import numpy as np
+
+from pipeline import report, significance
 from pipeline.errors import UserError
+from pipeline.predictions import Predictions
 from pipeline.sweep import finalists as seeds
 from pipeline.sweep import leaderboard
 from pipeline.sweep.cells import Cell
@@ -56,11 +57,11 @@ def of(ranking: Sequence[CellRun], finalists: Sequence[Finalist], metric: str, p
         for run in others
         if not told(significance.largest_p_value(right[winner.run_id], right[run.run_id], pictures), run)
     ]
-    answers = _answers([winner, *unsure]) if unsure else {}
-    comparable = [run for run in unsure if _names(answers, run) == _names(answers, winner) is not None]
+    disagreements = _disagreements(winner, unsure) if unsure else {}
+    comparable = [run for run in unsure if run.run_id in disagreements]
     entries = []
     for run in comparable:
-        counts = _disagreements(answers[winner.run_id], answers[run.run_id])
+        counts = disagreements[run.run_id]
         p_value = significance.mcnemar(*counts)
         if not told(p_value, run):
             entries.append(_entry(run, p_value, len(ranking), *counts))
@@ -145,29 +146,40 @@ def _finalist(finalist: Finalist, metric: str, pictures: int) -> dict:
     }
 
 
-def _answers(cells: Iterable[CellRun]) -> dict[str, dict[str, bool]]:
-    """Whether each picture is answered right, by its name, of each run whose predictions are there."""
+def _disagreements(winner: CellRun, others: Sequence[CellRun]) -> dict[str, tuple[int, int]]:
+    """By run id: the images that only the winner has right, and those that only the other has.
 
-    def one(run: CellRun) -> tuple[str, dict[str, bool]] | None:
-        try:
-            content = runs.read(run.run_id, "report/predictions.csv")
-        except UserError:
+    Without those whose predictions are gone, or are of images with other names.
+    """
+    answers = _answers(winner)
+
+    def one(run: CellRun) -> tuple[str, tuple[int, int]] | None:
+        found = _answers(run)
+        right = None if found is None else _by_name(found, answers.names)
+        if right is None:
             return None
-        text = io.StringIO(content.decode(errors="surrogateescape"), newline="")
-        rows = csv.reader(text)
-        next(rows)
-        return run.run_id, {name: label == prediction for name, label, prediction, *_ in rows}
+        only_winner, only_other = answers.right & ~right, right & ~answers.right
+        return run.run_id, (int(only_winner.sum()), int(only_other.sum()))
 
-    with ThreadPoolExecutor(_READERS) as readers:
-        return dict(filter(None, readers.map(one, cells)))
-
-
-def _names(answers: Mapping[str, Mapping[str, bool]], run: CellRun) -> set[str] | None:
-    return set(answers[run.run_id]) if run.run_id in answers else None
+    if answers is None:
+        return {}
+    with ThreadPoolExecutor(_READERS) as readers:  # each keeps two numbers of what it has read
+        return dict(filter(None, readers.map(one, others)))
 
 
-def _disagreements(winner: Mapping[str, bool], other: Mapping[str, bool]) -> tuple[int, int]:
-    """The pictures that only the winner has right, and those that only the other has."""
-    only_winner = sum(right and not other[name] for name, right in winner.items())
-    only_other = sum(other[name] and not right for name, right in winner.items())
-    return only_winner, only_other
+def _answers(run: CellRun) -> Predictions | None:
+    try:
+        content = runs.read(run.run_id, f"report/{report.PREDICTIONS}")
+    except UserError:
+        return None
+    return report.read_predictions(content)
+
+
+def _by_name(answers: Predictions, names: Sequence[str]) -> np.ndarray | None:
+    """Whether each of these images is answered right: (k,) bool; None where they are not the same ones."""
+    if answers.names == names:
+        return answers.right
+    rows = {name: row for row, name in enumerate(answers.names)}
+    if rows.keys() != set(names):
+        return None
+    return answers.right[[rows[name] for name in names]]
