@@ -7,7 +7,7 @@ names may be long, in any script, and hold characters such as `$` that matplotli
 import io
 import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,13 +17,16 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from pipeline import lettering
+from pipeline import lettering, metrics
 
 # Told apart with any colour vision: Okabe and Ito, Color Universal Design (2008), without the yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", "--", ":", "-.")
 _DPI = 100  # pixels per inch
 _MOST_NUMBERED = 20  # classes, up to which a confusion matrix has its numbers written into the cells
+_MOST_DRAWN = 50  # classes of a confusion matrix: with more, it is too large to be read, or drawn
+_MOST_CURVES = 20  # classes, up to which each has its ROC curve
+_LOWEST = 6  # classes that have one where there are more; the average is black
 _MARGINS = {"left": 0.085, "right": 0.985, "bottom": 0.2, "top": 0.86}  # of learning curves; fractions
 _SHEET_DETAIL = 45_000  # distinct pixels of a contact sheet: bounds its bytes, of which each takes about one
 _TILE = 128  # px; about the side of a picture on a contact sheet
@@ -34,12 +37,18 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str], title: str = ""
 
     Args:
         matrix: (num_classes, num_classes) int, rows true, columns predicted.
-        classes: Names, in the order of the rows. Beyond 20 only colours are drawn.
+        classes: Names, in the order of the rows. Beyond 20 only colours are drawn, and of more than 50 only
+            those that are confused most.
         title: Text above the matrix.
     """
-    num_classes = len(classes)
     totals = matrix.sum(axis=1, keepdims=True)  # (num_classes, 1)
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
+    if len(classes) > _MOST_DRAWN:
+        drawn = metrics.most_confused(matrix, _MOST_DRAWN)
+        title = f"{title}\nthe {_MOST_DRAWN} most confused of {len(classes):,} classes".strip()
+        matrix, shares = (values[np.ix_(drawn, drawn)] for values in (matrix, shares))
+        classes = [classes[number] for number in drawn]
+    num_classes = len(classes)
     numbered = num_classes <= _MOST_NUMBERED
     cell = float(np.clip(6 / num_classes, 0.44 if numbered else 0.15, 1.3))  # inches
     names = [lettering.label(name) for name in classes]
@@ -171,6 +180,7 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
         labels: (n,) int, 0 to num_classes - 1.
         probabilities: (n, num_classes) float.
         classes: Names, in the order of the columns. One without pictures, or with all of them, has no curve.
+            Of more than 20, the 6 with the smallest areas and the average over all classes are drawn.
     """
     aside = len(classes) > 4  # then the legend stands beside the curves
     figure = _figure(8.0 if aside else 5.0, 5.0)
@@ -198,13 +208,35 @@ def _draw_roc(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, classes
     import sklearn.metrics  # imported here: it takes over a second
 
     looks = itertools.cycle(itertools.product(_STYLES, _COLOURS))
-    for index in [1] if len(classes) == 2 else np.unique(labels):
+    drawn = np.array([1]) if len(classes) == 2 else np.unique(labels)
+    if len(drawn) > _MOST_CURVES:
+        drawn = _draw_average(axes, drawn, metrics.false_positive_rates(labels, probabilities))
+    for index in drawn:
         style, colour = next(looks)
         false_rate, true_rate, _ = sklearn.metrics.roc_curve(labels == index, probabilities[:, index])
         area = sklearn.metrics.auc(false_rate, true_rate)
         axes.plot(
             false_rate, true_rate, style, color=colour, label=f"{area:.3f}  {lettering.short(classes[index])}"
         )
+
+
+def _draw_average(axes: Axes, classes: np.ndarray, rates: Iterable[np.ndarray]) -> np.ndarray:
+    """Draws the mean of the curves of `classes`; returns those of them with the smallest areas, these first.
+
+    Args:
+        axes: To draw on.
+        classes: (k,) int, those with images.
+        rates: Of every class, as `metrics.false_positive_rates` gives them.
+    """
+    grid, height, areas = np.linspace(0, 1, 401), np.zeros(401), []
+    for own in rates:
+        areas.append(1 - own.mean() if len(own) else np.nan)
+        height += np.searchsorted(own, grid, side="right") / max(1, len(own))
+    mean, count = np.nanmean(areas), len(classes)
+    label = f"{mean:.3f}  macro average of {count:,}"
+    axes.plot(grid, height / count, color="black", linewidth=2.5, label=label)
+    axes.set_title(f"the {_LOWEST} smallest areas of {count:,} classes, and the average", size=10)
+    return classes[np.argsort(np.array(areas)[classes], kind="stable")[:_LOWEST]]
 
 
 def contact_sheet(
@@ -294,9 +326,9 @@ def _figure(width: float, height: float) -> Figure:
 
 def _add_title(figure: Figure, title: str) -> None:
     columns = int(figure.get_figwidth() * 12)  # characters
-    figure.suptitle(
-        "\n".join(textwrap.wrap(lettering.drawable(title), columns)), size=10, **lettering.font(title)
-    )
+    lines = [textwrap.wrap(line, columns) for line in lettering.drawable(title).split("\n")]
+    text = "\n".join(itertools.chain.from_iterable(lines))
+    figure.suptitle(text, size=10, **lettering.font(title))
 
 
 def _say(axes: Axes, text: str) -> None:

@@ -118,10 +118,31 @@ def test_cells_contrast_with_their_text():
     assert colours == {"9\n90%": "white", "1\n10%": "black", "4\n40%": "black", "6\n60%": "white"}
 
 
-def test_confusion_matrix_of_very_many_classes_stays_bounded():
-    figure = figures.confusion_matrix(matrix(60), [f"class {i}" for i in range(60)])
+def test_confusion_matrix_of_fifty_classes_is_whole_and_has_no_numbers():
+    figure = figures.confusion_matrix(matrix(50), [f"class {i}" for i in range(50)], "cell 7")
     assert len(figure.axes[0].texts) == 0
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == "class 49"
     assert max(figure.get_size_inches()) < 12
+    assert figure.get_suptitle() == "cell 7"
+
+
+@pytest.mark.parametrize("num_classes", [1000, 5000])
+def test_confusion_matrix_of_very_many_classes_has_the_most_confused(num_classes):
+    counts = np.eye(num_classes, dtype=int) * 50
+    counts[7, 900] = 30  # of 80
+    counts[3 : 3 + 24 * 2 : 2, 800] = 10
+    figure = figures.confusion_matrix(counts, [f"class {i}" for i in range(num_classes)], "cell 7")
+    axes = figure.axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    # 26 classes of the confusions, then the first others
+    expected = sorted({7, 900, 800, *range(3, 51, 2), *range(0, 47, 2)})[:50]
+    assert {"class 7", "class 900", "class 800", "class 3", "class 49"} <= set(names)
+    assert len(names) == len(expected) == 50
+    shares = axes.collections[0].get_array().reshape(50, 50)
+    assert shares[names.index("class 7"), names.index("class 900")] == pytest.approx(30 / 90)
+    assert f"the 50 most confused of {num_classes:,} classes" in figure.get_suptitle()
+    width, height = open_png(figures.png(figure)).size
+    assert max(width, height) < 1000
 
 
 # Learning curves
@@ -213,6 +234,23 @@ def test_roc_curves_of_many_classes_look_different():
     extent = figure.legends[0].get_window_extent()
     assert figure.bbox.x1 >= extent.x1 and extent.x0 >= figure.axes[0].bbox.x1
     assert figure.bbox.y1 >= extent.y1 and extent.y0 >= 0
+
+
+def test_roc_curves_of_very_many_classes_are_the_lowest_and_the_average():
+    rng = np.random.default_rng(0)
+    labels = np.arange(3000) % 1000
+    probabilities = rng.random((3000, 1000))
+    probabilities[np.arange(3000), labels] += np.where(labels < 990, 5, -5)  # all right but for the last ten
+    figure = figures.roc_curve(labels, probabilities, [f"class {i}" for i in range(1000)])
+    written = texts(figure)
+    assert len(figure.axes[0].lines) == 1 + 1 + 6
+    assert "0.990  macro average of 1,000" in written
+    lowest = [text for text in written if text.startswith("0.000  class ")]
+    assert len(lowest) == 6
+    assert all(int(text.split()[-1]) >= 990 for text in lowest)
+    grid, height = figure.axes[0].lines[1].get_data()
+    assert height[(grid > 0) & (grid < 0.99)] == pytest.approx(0.99)
+    assert max(open_png(figures.png(figure)).size) < 1000
 
 
 def test_roc_curve_leaves_out_a_class_without_pictures():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, roc_auc_score
 
+from pipeline import metrics
 from pipeline.metrics import diverged, report, surest_mistakes
 
 # Three classes; predicted 0 0 1 | 1 2 | 2, so class 0 has 2 of 3, class 1 has 1 of 2, class 2 has 1 of 1.
@@ -180,3 +181,40 @@ def test_surest_mistakes_come_first_and_equals_in_order():
     labels = np.array([0, 0, 0, 1, 1, 1, 1])
     assert surest_mistakes(labels, probabilities).tolist() == [3, 2, 1, 4, 5]
     assert surest_mistakes(np.array([0, 1]), probabilities[:2]).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("count", "num_classes", "levels"), [(500, 2, 0), (400, 3, 5), (600, 40, 9), (90, 40, 0)]
+)
+def test_roc_auc_is_scikit_learns(count, num_classes, levels):
+    """Also with ties, of which `levels` different probabilities make many."""
+    rng = np.random.default_rng(count)
+    labels = rng.permutation(np.arange(count) % num_classes)
+    probabilities = rng.random((count, num_classes)).astype(np.float32)
+    if levels:
+        probabilities = np.round(probabilities * levels)
+    expected = [roc_auc_score(labels == number, probabilities[:, number]) for number in range(num_classes)]
+    got = [1 - rates.mean() for rates in metrics.false_positive_rates(labels, probabilities)]
+    assert got == pytest.approx(expected, abs=1e-12)
+    whole = expected[1] if num_classes == 2 else np.average(expected, weights=np.bincount(labels))
+    found = report(labels, probabilities, [str(number) for number in range(num_classes)])
+    assert found.roc_auc == pytest.approx(whole, abs=1e-12)
+
+
+def test_false_positive_rates_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    second = np.array([0.1, 0.4, 0.4, 0.8])  # of class 1, 0.8 is above both others, 0.4 above one, one equal
+    first, other = metrics.false_positive_rates(labels, np.stack([1 - second, second], axis=1))
+    assert other.tolist() == [0, 0.25]
+    assert first.tolist() == [0, 0.25]
+    (alone,) = metrics.false_positive_rates(np.zeros(2, int), np.ones((2, 1)))
+    assert np.isnan(alone).all()
+
+
+def test_most_confused_classes_are_those_of_the_largest_pairs():
+    confusion = np.diag([9] * 6)
+    confusion[4, 1], confusion[1, 4], confusion[2, 5], confusion[0, 3] = 3, 2, 4, 1
+    assert metrics.most_confused(confusion, 2).tolist() == [1, 4]
+    assert metrics.most_confused(confusion, 4).tolist() == [1, 2, 4, 5]
+    assert metrics.most_confused(np.diag([9] * 6), 3).tolist() == [0, 1, 2]
+    assert metrics.most_confused(confusion, 9).tolist() == [0, 1, 2, 3, 4, 5]

@@ -48,9 +48,8 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     likely = probabilities.argmax(axis=1)
     given = probabilities[np.arange(len(labels)), labels]
     # A class without pictures cannot be likely: no model of it was trained.
-    usual = np.array(
-        [given[labels == number].mean() if (labels == number).any() else np.inf
-         for number in range(probabilities.shape[1])]
-    )  # fmt: skip
+    count = np.bincount(labels, minlength=probabilities.shape[1])
+    sums = np.bincount(labels, weights=given, minlength=probabilities.shape[1])
+    usual = np.divide(sums, count, out=np.full(len(count), np.inf), where=count > 0)
     doubted = np.flatnonzero((likely != labels) & (probabilities.max(axis=1) >= usual[likely]))
     return doubted[np.argsort(given[doubted], kind="stable")]
