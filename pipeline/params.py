@@ -4,12 +4,12 @@ No default stands here: params.yaml alone has them. `pipeline.arguments.load` re
 line, and checks both against this schema before anything is created.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.credentials import without_password
 from pipeline.networks import NETWORKS, check_files
 from pipeline.schema import (
     GRID,
@@ -75,13 +75,15 @@ class Params(Section):
     def flat(self) -> dict[str, Any]:
         """Every parameter in force by its dotted key, to be shown and recorded.
 
-        A grid's lists and ranges are there only where they are set; a database's password is masked.
+        A grid's lists and ranges are there only where they are set; the credentials in addresses are masked.
         """
         raw = self.model_dump(by_alias=True)
-        if self.sweep.storage:
-            assign(raw, "sweep.storage", without_password(self.sweep.storage))
-        values = ((key, lookup(raw, key)) for key, _ in leaves(Params))
-        return {key: value for key, value in values if value is not None or not key.startswith(GRID)}
+        values = {key: lookup(raw, key) for key, _ in leaves(Params)}
+        return {
+            key: without_password(value) if isinstance(value, str) else value
+            for key, value in values.items()
+            if value is not None or not key.startswith(GRID)
+        }
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """These parameters with other values at some dotted keys."""
@@ -142,9 +144,3 @@ class Params(Section):
 def section_of(key: str) -> str:
     """The section (`model` or `train`) that a grid's key belongs to."""
     return "model" if key in ModelParams.model_fields else "train"
-
-
-def without_password(url: str) -> str:
-    """A database's URL that can be shown: `postgresql://user:***@host/db`."""
-    # up to the last @, so that one within the password leaks nothing
-    return re.sub(r"(?<=://)([^:/]*):.*@", r"\1:***@", url)

@@ -187,12 +187,12 @@ def test_report_of_an_older_sweep_needs_no_pictures(parent, cell_runs, swept, br
 @pytest.mark.parametrize(
     ("run_id", "experiment", "words"),
     [
-        (None, "999", "there is no sweep to report on; run `mlflow run . -e sweep` first"),
-        ("0000", "0", "no run '0000'"),
+        (None, "empty", "there is no sweep to report on; run `mlflow run . -e sweep` first"),
+        ("0000", "Default", "no run '0000'"),
     ],
 )
 def test_report_refuses_what_is_no_sweep(swept, monkeypatch, run_id, experiment, words):
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)  # one that is made by asking for it
     mlflow.set_tracking_uri(swept.uri)
     try:
         with pytest.raises(UserError, match=words):

@@ -20,12 +20,17 @@ from pipeline.params import Params
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
-def command(run: Callable[[Params], Any], begin: Callable[[Params], None] = lambda params: None) -> None:
+def command(
+    run: Callable[[Params], Any],
+    begin: Callable[[Params], None] = lambda params: None,
+    logs_models: bool = False,
+) -> None:
     """Run a step as a command: parsed parameters in, an exit status out, a sentence for a user's error.
 
     Args:
         run: the step.
         begin: called before anything heavy is imported, with what can go on meanwhile.
+        logs_models: the step logs models: a store that keeps none is refused first.
     """
     try:
         params = load()
@@ -34,7 +39,7 @@ def command(run: Callable[[Params], Any], begin: Callable[[Params], None] = lamb
         from pipeline.tracking import StoreError, store
 
         try:
-            store.connect()
+            store.connect(logs_models)
             run(params)
         except StoreError as error:
             raise UserError(

@@ -32,7 +32,7 @@ def run(params: Params) -> "Evaluation":
 
 def main() -> None:
     """Parse the command line and run the three steps."""
-    command(run)
+    command(run, logs_models=True)
 
 
 if __name__ == "__main__":

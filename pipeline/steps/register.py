@@ -141,7 +141,7 @@ def _log_card(facts: "Facts", pictures: "Prepared | UserError", version, own_id:
 
 def main() -> None:
     """Parse the command line and register."""
-    command(run)
+    command(run, logs_models=True)
 
 
 if __name__ == "__main__":

@@ -294,7 +294,7 @@ def _print_plan(params: Params, planned: "Plan") -> None:
 
 def main() -> None:
     """Parse the command line and sweep."""
-    command(run, warm.begin)
+    command(run, warm.begin, logs_models=True)
 
 
 if __name__ == "__main__":

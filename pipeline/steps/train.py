@@ -58,7 +58,7 @@ def in_precision(params: Params) -> Params:
 
 def main() -> None:
     """Parse the command line and train."""
-    command(run)
+    command(run, logs_models=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,6 +10,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
 from pipeline.arguments import load
 from pipeline.errors import Interrupted, UserError
@@ -38,8 +38,10 @@ from pipeline.tracking.store import (  # noqa: F401
 )
 from pipeline.tracking.store import uri as store  # noqa: F401
 
-# What MLflow calls a run where the user gave no name: `bold-owl-34`.
-GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+# MLflow's words for the name of a run that nobody named; it has no public way to ask.
+_PREDICATES, _NOUNS = (
+    {word.lower() for word in words} for words in (_GENERATOR_PREDICATES, _GENERATOR_NOUNS)
+)
 
 
 @contextmanager
@@ -58,13 +60,19 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
     """
     given = MlflowClient().get_run(os.environ["MLFLOW_RUN_ID"]) if "MLFLOW_RUN_ID" in os.environ else None
     known = given.data.params if given else {}
-    active = mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None)
+    typed = given is not None and not is_generated(given.info.run_name or "")
+    active = mlflow.start_run(run_name=None if typed else name, nested=mlflow.active_run() is not None)
     with _closed():
-        if given and GENERATED_NAME.fullmatch(given.info.run_name or ""):
-            mlflow.set_tag("mlflow.runName", name)
         mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in known})
         mlflow.set_tags(tags)
         yield active.info.run_id
+
+
+def is_generated(name: str) -> bool:
+    """Whether MLflow drew a run's name, as `bold-owl-34`: nobody typed one."""
+    predicate, noun, number = [*name.split("-"), "", ""][:3]
+    words = predicate in _PREDICATES and noun in _NOUNS
+    return words and number.isdecimal() and name == f"{predicate}-{noun}-{number}"
 
 
 @contextmanager
