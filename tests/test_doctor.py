@@ -5,6 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pytest
 from conftest import ROOT, Project, assert_user_error
@@ -50,14 +51,16 @@ def small_set(splits: list[str], classes: list[str], images: np.ndarray | None =
     )
 
 
-def test_near_duplicates_are_found_and_strangers_are_not():
+@pytest.mark.parametrize("every_pair", [True, False])
+def test_near_duplicates_are_found_and_strangers_are_not(monkeypatch, every_pair):
+    monkeypatch.setattr(duplicates, "EXACT", 204 if every_pair else 203)
     images = blots(200)
     smaller = images[3].resize((48, 48)).resize((96, 96))
     lighter = ImageEnhance.Brightness(images[50]).enhance(1.1)
     cropped = images[120].crop((2, 1, 95, 94))
     images += [smaller, lighter, cropped, ImageOps.mirror(images[7])]
     found, complete = duplicates.near(pixels(images), np.arange(204))
-    assert complete
+    assert complete == every_pair
     assert [(pair.first, pair.second, pair.mirrored) for pair in found] == [
         (3, 200, False),
         (7, 203, True),
@@ -65,6 +68,45 @@ def test_near_duplicates_are_found_and_strangers_are_not():
         (120, 202, False),
     ]
     assert all(pair.correlation >= 0.95 and pair.distance <= duplicates.DISTANCE for pair in found)
+
+
+def test_hashes_are_image_hashs():
+    images = pixels(blots(30))
+    hashes, mirrored, thumbnails = duplicates._fingerprints(images, np.arange(30))
+    for image, own, other, thumbnail in zip(images, hashes, mirrored, thumbnails, strict=True):
+        gray = Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+        for got, seen in ((own, gray), (other, ImageOps.mirror(gray))):
+            expected = np.packbits(imagehash.phash(seen).hash)
+            assert np.array([got]).view(np.uint8).tolist() == expected.tolist()
+        assert thumbnail.mean() == pytest.approx(image.mean(), abs=2)
+
+
+def test_most_near_hashes_are_found_without_comparing_all():
+    """Of 20,000 random hashes 2,000 are there again, with up to 10 bits changed."""
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, 20_000, np.uint64)
+    copies, planted = hashes[:2000].copy(), set()
+    for number in range(2000):
+        for bit in rng.choice(64, number % 11, replace=False):
+            copies[number] ^= np.uint64(1) << np.uint64(bit)
+        planted.add((number, 20_000 + number))
+    hashes = np.concatenate([hashes, copies])
+
+    def pairs(found) -> list[tuple[int, int]]:
+        return [
+            pair for left, right, bits in found for pair in zip(left.tolist(), right.tolist(), strict=True)
+        ]
+
+    found = pairs(duplicates._likely_near(hashes, hashes))
+    assert len(found) == len(set(found))
+    assert all(one < other for one, other in found)
+    assert len(planted & set(found)) >= 0.99 * 2000
+    distances = [int(hashes[one] ^ hashes[other]).bit_count() for one, other in found]
+    assert max(distances) <= duplicates.NEARER
+    # of others, which mirror images are: the later ones alone
+    few = hashes[:2], np.array([7, hashes[0]], np.uint64)
+    assert pairs(duplicates._likely_near(*few)) == [(0, 1)]
+    assert pairs(duplicates._likely_near(*(side[::-1] for side in few))) == []
 
 
 def test_only_the_rows_that_are_asked_for_are_compared():
