@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from pipeline.features import Cache, Chunked
 
 # Pictures a step where only predictions are wanted: larger than a training step, since no gradients are kept.
 PREDICTION_BATCH = 128
@@ -19,16 +20,16 @@ class Examples:
 
     Attributes:
         images: (n, size, size, 3) uint8; usually a memory map, of which only batches are read. Or their
-            features, (n, channels) float32.
+            features, (n, channels) float32, as `features.Chunked`.
         labels: (n,) int64, class numbers.
         indices: (k,) int64, the rows that belong to this split, ascending.
-        features_folder: where features of just these pictures are kept; None: nowhere.
+        features: where features of these pictures are kept; None: nowhere.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Chunked
     labels: np.ndarray
     indices: np.ndarray
-    features_folder: Path | None = None
+    features: Cache | None = None
 
 
 class Batches(keras.utils.PyDataset):

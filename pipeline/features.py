@@ -1,11 +1,15 @@
-"""What a frozen network makes of pictures: computed once, kept on disk, reused by every training after."""
+"""What a frozen network makes of pictures: computed once, kept on disk, reused by every training after.
+
+Features are kept in chunks, each named by the digests of its own pictures: a picture that gets another name,
+and with it another row, never gets another one's features.
+"""
 
 import fcntl
 import hashlib
 import json
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -17,12 +21,53 @@ from pipeline.data import workplace
 CHUNK = 512  # pictures whose features are one file: what is computed anew where a process was killed
 
 
+@dataclass(frozen=True)
+class Cache:
+    """Where features of pictures are kept.
+
+    Attributes:
+        folder: Of features, by whatever network.
+        digests: bytes or str (n,), of all that a network sees of each picture; indexed by row.
+    """
+
+    folder: Path
+    digests: np.ndarray
+
+
+class Chunked:
+    """Features in chunks, read from their files when they are due: no process holds all of them.
+
+    Args:
+        chunks: (CHUNK, channels) float32 each; the last may have fewer rows.
+        size: Rows of each chunk but the last.
+    """
+
+    def __init__(self, chunks: Sequence[np.ndarray], size: int):
+        self._chunks, self._size = chunks, size
+        self.shape = (sum(map(len, chunks)), chunks[0].shape[1])
+        self.dtype = chunks[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Features of some rows: (k,) int -> (k, channels) float32, a copy."""
+        found = np.empty((len(rows), self.shape[1]), self.dtype)
+        for place, row in enumerate(rows.tolist()):
+            found[place] = self._chunks[row // self._size][row % self._size]
+        return found
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """All of them in memory, for what cannot do with less."""
+        return np.concatenate(self._chunks).astype(dtype or self.dtype, copy=False)
+
+
 def compute(
     extractor: keras.Model,
     batches: Callable[[np.ndarray], keras.utils.PyDataset],
     rows: np.ndarray,
-    folder: Path | None = None,
-) -> np.ndarray:
+    cache: Cache | None = None,
+) -> Chunked:
     """The features of some pictures, read from a folder as far as they are there.
 
     Several processes that want the same ones share the work: each takes the next chunk that nobody is at.
@@ -31,7 +76,7 @@ def compute(
         extractor: (batch, height, width, 3) uint8 -> (batch, channels) float32.
         batches: makes batches of the pictures of some rows, without labels.
         rows: (k,) int64, which pictures.
-        folder: of features of these very pictures, by whatever network; None: nothing is kept.
+        cache: where they are kept; None: nothing is kept.
 
     Returns:
         (k, channels) float32.
@@ -39,26 +84,29 @@ def compute(
     Raises:
         UserError: the disk does not take them.
     """
-    chunks = np.array_split(rows, max(1, math.ceil(len(rows) / CHUNK)))
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
 
     def features(chunk: np.ndarray) -> np.ndarray:
         return extractor.predict(batches(chunk), verbose=0).astype(np.float32)
 
-    if folder is None:
-        return np.concatenate([features(chunk) for chunk in chunks])
-    own = folder / _identity(extractor, rows)
+    if not chunks:
+        return Chunked([np.empty((0, extractor.output.shape[-1]), np.float32)], CHUNK)
+    if cache is None:
+        return Chunked([features(chunk) for chunk in chunks], CHUNK)
+    own = cache.folder / _identity(extractor)
     size = 4 * len(rows) * extractor.output.shape[-1]
     with (
-        workplace.disk_errors(folder, size, "features"),
+        workplace.disk_errors(cache.folder, size, "features"),
         Bar(total=len(rows), desc="features", disable=None, leave=False) as progress,
     ):
         own.mkdir(parents=True, exist_ok=True)
-        files = [own / f"{number:05d}.npy" for number in range(len(chunks))]
+        files = [own / f"{_name(cache.digests[chunk])}.npy" for chunk in chunks]
         for wait in (False, True):  # first what nobody is at, then what others have not finished
             for file, chunk in zip(files, chunks, strict=True):
                 if not file.exists() and _computed(file, lambda chunk=chunk: features(chunk), wait):
                     progress.update(len(chunk))
-        return np.concatenate([np.load(file) for file in files])
+        # plain arrays on the maps: a row of a memmap costs ten times as much
+        return Chunked([np.asarray(np.load(file, mmap_mode="r")) for file in files], CHUNK)
 
 
 def _computed(file: Path, features: Callable[[], np.ndarray], wait: bool) -> bool:
@@ -81,9 +129,14 @@ def _computed(file: Path, features: Callable[[], np.ndarray], wait: bool) -> boo
         return True
 
 
-def _identity(extractor: keras.Model, rows: np.ndarray) -> str:
-    """Names features by all they depend on but the pictures: the network, its weights, and which rows."""
+def _name(digests: np.ndarray) -> str:
+    """Names a chunk by its pictures, in their order."""
+    return hashlib.sha256(np.ascontiguousarray(digests)).hexdigest()[:32]
+
+
+def _identity(extractor: keras.Model) -> str:
+    """Names features by all they depend on but the pictures: the network and its weights."""
     digest = hashlib.sha256(json.dumps(extractor.get_config(), sort_keys=True, default=str).encode())
-    for array in (*extractor.get_weights(), rows):
+    for array in extractor.get_weights():
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()[:16]

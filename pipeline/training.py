@@ -179,7 +179,7 @@ class _Stage:
             backbones.extractor(model),
             lambda rows: Batches(replace(split, indices=rows), PREDICTION_BATCH, with_labels=False),
             split.indices,
-            split.features_folder,
+            split.features,
         )
         return Examples(found, split.labels[split.indices], np.arange(len(found)))
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pipeline import metrics, report, training
+import numpy as np
+
+from pipeline import features, metrics, report, training
 from pipeline.checkpoint import Checkpoint
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
@@ -132,8 +134,9 @@ def _log_missing(run_id: str, newest: Checkpoint | None, names: Sequence[str]) -
 
 def examples(prepared: Prepared, split: str) -> Examples:
     """The pictures of a split, as training and prediction take them."""
-    features = prepared.path.parents[1] / "features" / prepared.digest
-    return Examples(prepared.images, prepared.labels, prepared.indices(split), features)
+    folder = prepared.path.parents[1] / "features" / prepared.digest
+    cache = features.Cache(folder, np.array(prepared.picture_digests, "S"))
+    return Examples(prepared.images, prepared.labels, prepared.indices(split), cache)
 
 
 def _log_result(run_id: str, trained: training.Trained, prepared: Prepared, name: str) -> None:

@@ -1,5 +1,6 @@
 """The networks: shapes, seeds, what is frozen, features that are kept, and what is said of a bad backbone."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -65,8 +66,9 @@ def pictures(count: int = 60, folder: Path | None = None) -> tuple[Examples, Exa
     labels = np.arange(count) % 2
     images = random.integers(0, 130, (count, SIZE, SIZE, 3)) + 120 * labels[:, None, None, None]
     cut = 2 * count // 3
+    cache = features.Cache(folder, np.array([f"digest {row}" for row in range(count)])) if folder else None
     return tuple(
-        Examples(images.astype(np.uint8), labels, indices, folder)
+        Examples(images.astype(np.uint8), labels, indices, cache)
         for indices in (np.arange(cut), np.arange(cut, count))
     )
 
@@ -249,12 +251,41 @@ def test_other_weights_have_other_features(transfer, backbone, tmp_path):
     network.save_weights(tmp_path / "twice.weights.h5")
     train(*transfer, folder=tmp_path)
     train(*transfer, f"--model.weights={tmp_path}/twice.weights.h5", folder=tmp_path)
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 4  # two splits, twice
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
+    assert len(list(tmp_path.rglob("*.npy"))) == 4  # two splits, twice
 
 
 def test_augmented_pictures_have_no_features_kept(transfer, tmp_path):
     train(*transfer, "--train.augment=true", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_change_places_keep_their_own_features(transfer, tmp_path, monkeypatch):
+    """A rename moves pictures to other rows of a set whose digest stays: chunks go by their own pictures."""
+    monkeypatch.setattr(features, "CHUNK", 16)
+    data, extractor = pictures()[0], backbones.extractor(build(*transfer, num_classes=2))
+
+    def computed(order: np.ndarray) -> np.ndarray:
+        digests = np.array([f"digest {row}" for row in order])
+        moved = Examples(data.images[order], data.labels[order], data.indices)
+        return features.compute(
+            extractor,
+            lambda rows: Batches(replace(moved, indices=rows), 16, with_labels=False),
+            moved.indices,
+            features.Cache(tmp_path, digests),
+        )
+
+    names = np.arange(60)
+    first = np.asarray(computed(names))
+    assert first.shape == (40, extractor.output.shape[-1])
+    swapped = names.copy()
+    swapped[[3, 20]] = 20, 3
+    second = computed(swapped)
+    np.testing.assert_allclose(np.asarray(second), first[swapped[:40]], rtol=1e-5)
+    rows = np.array([20, 39, 3])
+    np.testing.assert_array_equal(second[rows], np.asarray(second)[rows])
+    assert len(list(tmp_path.rglob("*.npy"))) == 3 + 2, "the chunk of neither picture is reused"
+    assert (np.diff(first[[3, 20]], axis=0) != 0).any()
 
 
 def test_features_are_those_of_the_asked_rows(transfer):

@@ -90,7 +90,7 @@ def _features(extractor: keras.Model, splits: Sequence[Examples], count: int) ->
                 replace(split, indices=rows), PREDICTION_BATCH, with_labels=False
             ),
             split.indices,
-            split.features_folder,
+            split.features,
         )
     return found
 

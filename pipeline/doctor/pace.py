@@ -42,9 +42,7 @@ def measure(
     count = params.train.batch_size * (_BATCHES_ON_A_BACKBONE if on_backbone else _BATCHES)
     share = min(1.0, count / len(training_split.indices))
     some, measured_on = (
-        replace(
-            split, indices=split.indices[: max(1, round(share * len(split.indices)))], features_folder=None
-        )
+        replace(split, indices=split.indices[: max(1, round(share * len(split.indices)))], features=None)
         for split in (training_split, validation)
     )
     tuned = params.epochs > params.train.epochs

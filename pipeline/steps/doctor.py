@@ -202,7 +202,7 @@ def _needs(
     from pipeline.tracking import runs
 
     asked = params.sweep
-    there = trial.examples(prepared, splits.TRAIN).features_folder.exists()  # by the first model, or a sweep
+    there = trial.examples(prepared, splits.TRAIN).features.folder.exists()  # by the first model, or a sweep
     free = shutil.disk_usage(Path.cwd()).free
     takes = needs.of(
         params,
