@@ -280,11 +280,13 @@ def _leaderboard(facts: Facts) -> str:
 def _victory(place: Place) -> list[str]:
     """How sure the first place is."""
     victory, parts = place.victory, []
-    if victory.seeds > 1:
+    if victory.seeds:
+        spread = "" if victory.spread is None else f" ± {victory.spread:.4f}"
+        what = "mean" if victory.spread is None else "mean and standard deviation from seed to seed"
         parts.append(
-            f"These are the scores of one seed. The {victory.finalists:,} finalists were trained with "
-            f"{victory.seeds} seeds each, and ranked by their means; this one's is {victory.mean:.4f} ± "
-            f"{victory.spread:.4f} (mean and standard deviation from seed to seed)."
+            f"These are the scores of the first seed, which chose the {victory.finalists:,} finalists. "
+            f"Each was trained again with {victory.seeds} fresh seeds. The means over these rank them; this "
+            f"one's is {victory.mean:.4f}{spread} ({what})."
         )
     by = (
         f"the same {victory.pictures:,} validation pictures (McNemar's exact test, {victory.level:.0%} over "

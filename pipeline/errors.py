@@ -16,3 +16,7 @@ class ChangedPictures(UserError):
 
 class Interrupted(Exception):
     """What was asked for was broken off on demand, and can be gone on with. Its text says how."""
+
+
+class TakenOver(UserError):
+    """What is recorded here is another process's by now: nothing more may be written to it."""

@@ -32,10 +32,10 @@ class Victory:
         compared: With how many others it was compared.
         pictures: Of the validation split, on which it was.
         level: Of the comparison, 0 to 1.
-        seeds: With how many it was trained; 1 where it is no finalist.
+        seeds: With how many fresh seeds it was trained again; 0 where no mean over these ranks it.
         finalists: How many cells were trained with so many; their means ranked them.
-        mean: Of the metric over the seeds.
-        spread: Its standard deviation from seed to seed; None of one seed.
+        mean: Of the metric over the fresh seeds.
+        spread: Its standard deviation from seed to seed; None of fewer than two.
     """
 
     alike: Sequence[str]

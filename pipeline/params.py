@@ -4,12 +4,14 @@ No default stands here: params.yaml alone has them. `pipeline.arguments.load` re
 line, and checks both against this schema before anything is created.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.credentials import without_password
+from pipeline.grid import Range
 from pipeline.networks import NETWORKS, check_files
 from pipeline.schema import (
     GRID,
@@ -66,6 +68,20 @@ class Params(Section):
         """The most that a network is trained: `train.epochs`, and those of fine-tuning if there are any."""
         tuned = "fine_tune_epochs" in NETWORKS[self.model.name].parameters and self.model.weights != "none"
         return self.train.epochs + tuned * self.model.fine_tune_epochs
+
+    def epochs_of(self, cell: Mapping[str, Any]) -> int:
+        """The most that a cell of a grid is trained, by the cell's values."""
+        own = {"name", "epochs", "weights", "fine_tune_epochs"} & set(cell)
+        return self.with_cell(cell).epochs if own else self.epochs
+
+    @property
+    def most_epochs(self) -> int:
+        """The most that any cell of the grid, or of the ranges, is trained."""
+        keys = ("name", "weights", "epochs", "fine_tune_epochs")
+        swept = {key: values for key in keys if (values := getattr(self.sweep.grid, key)) is not None}
+        ends = {key: [values.high] if isinstance(values, Range) else values for key, values in swept.items()}
+        cells = (dict(zip(ends, values, strict=True)) for values in itertools.product(*ends.values()))
+        return max(self.epochs_of(cell) for cell in cells)
 
     @property
     def training_seed(self) -> int:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from pipeline import figures, lettering, metrics, report
+from pipeline.credentials import without_password
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.facts import MOST_MISTAKES, Facts, Mistake, Pictures, Place, Victory
-from pipeline.params import without_password
 from pipeline.predictions import Predictions
-from pipeline.sweep import leaderboard, verdict
+from pipeline.sweep import ranking, verdict
 from pipeline.sweep.cells import Cell
 from pipeline.tracking import runs, trials
 
@@ -42,7 +42,7 @@ def facts(run_id: str, digest: str, pictures: Prepared | UserError) -> Facts:
         params=params | {"data.source": without_password(params["data.source"])},
         pictures=None if missing else _known(pictures),
         missing=missing,
-        place=_place(run_id, params["sweep.metric"]),
+        place=_place(run_id),
         validation=_report(run_id, "report"),
         test=_test(run_id),
         mistakes=_mistakes(validation),
@@ -81,29 +81,26 @@ def _known(pictures: Prepared) -> Pictures:
     )
 
 
-def _place(run_id: str, metric: str) -> Place | None:
+def _place(run_id: str) -> Place | None:
     """Where a cell stands among the cells of its sweep that are finished by now."""
     sweep = trials.sweep_of(run_id)
     if sweep is None:
         return None
-    said = verdict.read(sweep.run_id)
-    means = {}
-    if said and said["ranked_by_mean"]:
-        means = {finalist["run_id"]: finalist["mean"] for finalist in said["finalists"]}
-    ranking = leaderboard.ranked([cell for cell in sweep.cells() if cell.trial], metric, means)
-    index = next((index for index, cell in enumerate(ranking) if cell.run_id == run_id), None)
-    if index is None:
+    ranked = ranking.of(sweep)
+    rank, metric = ranked.rank_of(run_id), ranked.objective.name
+    if rank is None:
         raise UserError(f"run {run_id} is a cell that is not finished, or was deleted; name another")
+    said = verdict.fitting(sweep.run_id, ranked)
     # of the best cell, the next one tells by how little it won
-    others = ranking[1:2] if index == 0 else ranking[:1]
+    others = ranked.cells[1:2] if rank == 1 else ranked.cells[:1]
     other = [(Cell(cell.values).name, cell.trial.scores[metric]) for cell in others]
     return Place(
         sweep_run_id=sweep.run_id,
         study=sweep.study,
-        rank=index + 1,
-        cells=len(ranking),
+        rank=rank,
+        cells=len(ranked.cells),
         metric=metric,
-        value=ranking[index].trial.scores[metric],
+        value=ranked.cells[rank - 1].trial.scores[metric],
         other=other[0] if other else None,
         victory=_victory(said) if said and said["winner"]["run_id"] == run_id else None,
     )
@@ -112,7 +109,7 @@ def _place(run_id: str, metric: str) -> Place | None:
 def _victory(said: Mapping[str, Any]) -> Victory | None:
     """What a sweep's verdict says of its winner; None where it was compared with no other."""
     of_winner = [one for one in said["finalists"] if one["run_id"] == said["winner"]["run_id"]]
-    seeds = of_winner[0] if said["ranked_by_mean"] else {"seeds": [0], "mean": 0.0, "spread": None}
+    seeds = of_winner[0] if said["ranked_by_mean"] else {"seeds": [], "mean": 0.0, "spread": None}
     return Victory(
         alike=[entry["name"] for entry in said["indistinguishable"]],
         compared=said["compared"],

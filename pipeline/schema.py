@@ -235,6 +235,9 @@ class SweepParams(Section):
         description="a worker of this machine that takes more memory is ended, as 4GiB; null: no limit"
     )
     retries: Int = Field(ge=0, description="how often a cell whose process died is tried again")
+    worker_wait: Annotated[Float, Field(gt=0)] = Field(
+        description="seconds without any worker after which the sweep ends unfinished"
+    )
     cell_timeout: Annotated[Float, Field(gt=0)] | None = Field(
         description="seconds after which a cell is ended as failed; null: never"
     )

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import signal
 import statistics
@@ -25,6 +26,8 @@ from pipeline.steps import sweep
 from pipeline.sweep import finalists, verdict
 from pipeline.sweep import leaderboard as board
 from pipeline.sweep.cells import Cell
+from pipeline.sweep.order import Rule
+from pipeline.sweep.ranking import Ranking
 from pipeline.tracking.trials import CellRun, Trial
 
 GRID = '--sweep.grid={"dropout":[0.1,0.2,0.3,0.4]}'
@@ -34,9 +37,12 @@ def read(*arguments: str) -> Params:
     return load([GRID, *arguments], ROOT / "params.yaml")
 
 
-def finished(values: dict, accuracy: float, pruned: bool = False, run_id: str = "") -> CellRun:
+def finished(
+    values: dict, accuracy: float, pruned: bool = False, run_id: str = "", loss: float = 0.5
+) -> CellRun:
     run_id = run_id or "run of " + Cell(values).name
-    scores = dict.fromkeys(("precision", "recall", "f1", "macro_f1"), 0.25) | {"accuracy": accuracy}
+    scores = dict.fromkeys(("precision", "recall", "f1", "macro_f1"), 0.25)
+    scores |= {"accuracy": accuracy, "loss": loss}
     return CellRun(run_id, values, "FINISHED", Trial(run_id, scores, 0.5, 1, 4, False, pruned), "")
 
 
@@ -50,6 +56,7 @@ CELLS = [
     finished({"dropout": 0.3}, 0.95, pruned=True),
     finished({"dropout": 0.4}, 0.80),
 ]
+FAILED = CellRun("f", {"dropout": 0.9}, "FAILED", None, "a bug")
 
 
 # Which cells, which seeds
@@ -70,8 +77,8 @@ def test_best_cells_that_were_not_pruned_are_trained_with_the_seeds_that_follow(
 
 
 def test_seeds_follow_that_of_the_training():
-    assert finalists.seeds(read("--seed=7", "--train.seed=100")) == [100, 101, 102]
-    assert finalists.seeds(read(f"--seed={2**32 - 1}")) == [2**32 - 1, 0, 1]
+    assert Rule.of(read("--seed=7", "--train.seed=100")).fresh_seeds == [101, 102]
+    assert Rule.of(read(f"--seed={2**32 - 1}")).fresh_seeds == [0, 1]
 
 
 def test_repeat_has_another_seed_and_the_same_splits():
@@ -106,24 +113,69 @@ def test_seed_is_not_swept_as_well():
 REPEATS = [again(0.2, 43, 0.6), again(0.2, 44, 0.6), again(0.4, 43, 0.82), again(0.4, 44, 0.84)]
 
 
-def test_means_rank_the_finalists_and_the_others_follow():
-    found = finalists.of(read("--sweep.finalists=2"), CELLS, REPEATS)
-    means = finalists.means(found, "accuracy")
-    assert means == {
-        "run of dropout_0.2": pytest.approx(0.7), "run of dropout_0.4": pytest.approx(0.82)
-    }  # fmt: skip
-    ranking = board.ranked(CELLS, "accuracy", means)
-    assert [run.values["dropout"] for run in ranking] == [0.4, 0.2, 0.3, 0.1]
-    assert found[0].spread("accuracy") == pytest.approx(statistics.stdev([0.9, 0.6, 0.6]))
+def ranked(params: Params, repeats: Sequence[CellRun], cells: Sequence[CellRun] = CELLS, images: int = 100):
+    return Ranking.make(Rule.of(params), cells, repeats, len(cells), images, complete=True)
+
+
+def test_means_over_fresh_seeds_rank_the_finalists_and_the_others_follow():
+    """The seed that chose the finalists, 0.9 and 0.8, has no part in their means."""
+    ranking = ranked(read("--sweep.finalists=2"), REPEATS)
+    assert [run.values["dropout"] for run in ranking.cells] == [0.4, 0.2, 0.3, 0.1]
+    assert [ranking.value(run) for run in ranking.cells] == pytest.approx([0.83, 0.6, 0.95, 0.7])
+    best, second = ranking.finalists
+    assert (best.seeds, best.scores("accuracy")) == ((43, 44), [0.82, 0.84])
+    assert best.spread("accuracy") == pytest.approx(statistics.stdev([0.82, 0.84]))
+    assert (second.mean("accuracy"), second.spread("accuracy")) == (pytest.approx(0.6), 0)
+
+
+def test_means_of_equal_cells_are_not_too_high():
+    """48 equal cells, scores of mean 0: fresh seeds alone estimate what the winner is worth."""
+    rng, params = np.random.default_rng(0), read("--sweep.finalists=3")
+    means = []
+    for _ in range(200):
+        cells = [finished({"dropout": number}, float(rng.normal())) for number in range(48)]
+        chosen = finalists.chosen(Rule.of(params), cells)
+        repeats = [
+            again(run.values["dropout"], seed, float(rng.normal())) for run in chosen for seed in (43, 44)
+        ]
+        means += [one.mean("accuracy") for one in ranked(params, repeats, cells).finalists]
+    # three standard errors; with the selecting seed among three, it would be 0.65
+    assert abs(statistics.fmean(means)) < 3 * math.sqrt(1 / 2 / len(means))
 
 
 def test_until_all_have_the_same_seeds_one_ranks_them():
     params = read("--sweep.finalists=2")
-    assert finalists.means(finalists.of(params, CELLS, REPEATS[:3]), "accuracy") == {}
-    assert finalists.means(finalists.of(params, CELLS, []), "accuracy") == {}
-    both = [run for run in REPEATS if run.values["seed"] == 43]
-    means = finalists.means(finalists.of(params, CELLS, both), "accuracy")
-    assert sorted(means.values()) == pytest.approx([0.75, 0.81])
+    for repeats in (REPEATS[:3], []):
+        ranking = ranked(params, repeats)
+        assert not ranking.by_mean
+        assert [run.values["dropout"] for run in ranking.cells] == [0.3, 0.2, 0.4, 0.1]
+    both = ranked(params, [run for run in REPEATS if run.values["seed"] == 43])
+    assert [one.mean("accuracy") for one in both.finalists] == [0.82, 0.6]
+    assert both.by_mean and [one.spread("accuracy") for one in both.finalists] == [None, None]
+
+
+def test_lowest_mean_loss_wins():
+    cells = [finished({"dropout": 0.1}, 0.9, loss=0.3), finished({"dropout": 0.2}, 0.8, loss=0.2)]
+    repeats = [
+        finished({"dropout": dropout, "seed": 43}, 0.5, loss=loss)
+        for dropout, loss in ((0.1, 0.4), (0.2, 0.5))
+    ]
+    params = read("--sweep.finalists=2", "--sweep.repeats=1", "--sweep.metric=loss")
+    assert [run.values["dropout"] for run in ranked(params, [], cells).cells] == [0.2, 0.1]
+    assert [run.values["dropout"] for run in ranked(params, repeats, cells).cells] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("repeats", [[], REPEATS[:1], REPEATS])
+def test_stored_ranking_is_read_back_whole(repeats):
+    cells = [*CELLS, finished({"dropout": 0.5}, 0.1, loss=math.nan), FAILED]
+    ranking = ranked(read("--sweep.finalists=2"), repeats, cells)
+    content = ranking.as_json()
+    found = Ranking.from_json(content)
+    assert found.as_json() == content
+    assert [run.run_id for run in found.cells] == [run.run_id for run in ranking.cells]
+    assert (found.finalists, found.failed) == (ranking.finalists, ranking.failed)
+    assert json.loads(content)["cells"][-1]["scores"]["loss"] is None, "NaN is no JSON"
+    assert [one["rank"] for one in json.loads(content)["cells"]] == [1, 2, 3, 4, 5]
 
 
 def rows(table: board.Table) -> list[dict[str, str]]:
@@ -132,20 +184,19 @@ def rows(table: board.Table) -> list[dict[str, str]]:
 
 def test_leaderboard_has_the_means_where_there_are_finalists():
     params = read("--sweep.finalists=2")
-    found = finalists.of(params, CELLS, REPEATS)
-    ranking = board.ranked(CELLS, "accuracy", finalists.means(found, "accuracy"))
-    first, second, third, _ = rows(board.Table(ranking, params, 100, found))
+    table = board.Table(ranked(params, REPEATS), params)
+    first, second, third, _ = rows(table)
     assert list(first)[-6:] == [
         "repeats", "accuracy_mean", "accuracy_spread", "accuracy_low", "accuracy_high", "run_id"
     ]  # fmt: skip
-    assert (first["repeats"], float(first["accuracy_mean"])) == ("2", pytest.approx(0.82))
-    assert float(first["accuracy_spread"]) == pytest.approx(0.02)
-    assert (float(first["accuracy_low"]), float(first["accuracy_high"])) == intervals.wilson(82, 100)
-    assert float(second["accuracy"]) == 0.9 and float(second["accuracy_mean"]) == pytest.approx(0.7)
+    assert (first["repeats"], float(first["accuracy_mean"])) == ("2", pytest.approx(0.83))
+    assert float(first["accuracy_spread"]) == pytest.approx(statistics.stdev([0.82, 0.84]))
+    interval = pytest.approx(intervals.wilson(83, 100))
+    assert (float(first["accuracy_low"]), float(first["accuracy_high"])) == interval
+    assert float(second["accuracy"]) == 0.9 and float(second["accuracy_mean"]) == pytest.approx(0.6)
     assert (third["repeats"], third["accuracy_mean"], third["accuracy_spread"]) == ("0", "", "")
     assert (float(third["accuracy_low"]), float(third["accuracy_high"])) == intervals.wilson(95, 100)
-    table = board.Table(ranking, params, 100, found)
-    assert "0.8200 ± 0.0200 (3)" in table.as_console() and "| Over seeds |" in table.as_markdown()
+    assert "0.8300 ± 0.0141 (2)" in table.as_console() and "| Fresh seeds |" in table.as_markdown()
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "macro_precision"])
@@ -153,9 +204,10 @@ def test_macro_average_that_ranks_is_in_the_leaderboard(metric):
     runs = [finished({"dropout": value}, 0.9) for value in (0.1, 0.2)]
     for run, value in zip(runs, (0.3, 0.6), strict=True):
         run.trial.scores[metric] = value
-    ranking = board.ranked(runs, metric)
-    assert [run.values["dropout"] for run in ranking] == [0.2, 0.1]
-    found = rows(board.Table(ranking, read(f"--sweep.metric={metric}")))
+    params = read(f"--sweep.metric={metric}")
+    ranking = ranked(params, [], runs)
+    assert [run.values["dropout"] for run in ranking.cells] == [0.2, 0.1]
+    found = rows(board.Table(ranking, params))
     assert list(found[0])[-3:] == ["f1", metric, "run_id"]
     assert [float(row[metric]) for row in found] == [0.6, 0.3]
 
@@ -192,6 +244,11 @@ def answered(experiment: str, dropout: float, right: np.ndarray, order: np.ndarr
     return finished({"dropout": dropout}, float(right.mean()), run_id=run.info.run_id)
 
 
+def as_ranked(cells: Sequence[CellRun], metric: str = "accuracy") -> Ranking:
+    """These cells in this order, as if ranked."""
+    return Ranking(Rule(metric, 0, 1, 42), tuple(cells), (), (), len(cells), PICTURES, True)
+
+
 def right_but(*wrong: slice) -> np.ndarray:
     right = np.ones(PICTURES, bool)
     for rows_ in wrong:
@@ -208,7 +265,7 @@ def test_verdict_names_those_that_cannot_be_told_from_the_winner(experiment):
         answered(experiment, 0.3, right_but(slice(0, 100)), forward),
         answered(experiment, 0.4, right_but(slice(0, 200)), forward, logged=False),
     ]
-    found = verdict.of(ranking, [], "accuracy", PICTURES)
+    found = verdict.of(as_ranked(ranking))
     p_value = significance.mcnemar(20, 10)
     assert found["indistinguishable"] == [
         {
@@ -226,13 +283,13 @@ def test_verdict_names_those_that_cannot_be_told_from_the_winner(experiment):
     ]
     assert json.loads(verdict.as_json(found))["interval"] == [low, high]
 
-    alone = verdict.of([ranking[0], ranking[2]], [], "accuracy", PICTURES)
+    alone = verdict.of(as_ranked([ranking[0], ranking[2]]))
     assert alone["indistinguishable"] == []
     assert (
         verdict.lines(alone)[1] == "it is better than every other cell on these 400 pictures (McNemar, 95 %)"
     )
     # by another metric: the second is right more often, so the first is not better
-    other = verdict.of([ranking[2], ranking[0]], [], "f1", PICTURES)
+    other = verdict.of(as_ranked([ranking[2], ranking[0]], "f1"))
     assert [entry["run_id"] for entry in other["indistinguishable"]] == [ranking[0].run_id]
     assert other["indistinguishable"][0]["p_value"] < 0.001
 
@@ -244,10 +301,10 @@ def test_cell_whose_answers_are_gone_or_of_other_names_is_not_compared(experimen
         answered(experiment, 0.2, right_but(slice(10, 60)), order, logged=False),
         answered(experiment, 0.3, right_but(slice(10, 60)), order, names=[f"new/{name}" for name in NAMES]),
     ]
-    found = verdict.of(ranking, [], "accuracy", PICTURES)
+    found = verdict.of(as_ranked(ranking))
     assert (found["compared"], found["indistinguishable"]) == (0, [])
     assert len(verdict.lines(found)) == 1
-    assert verdict.of(ranking[:1], [], "accuracy", PICTURES)["compared"] == 0
+    assert verdict.of(as_ranked(ranking[:1]))["compared"] == 0
 
 
 def test_few_names_are_all_told():
@@ -291,9 +348,11 @@ def test_finalists_are_trained_again_once(project, monkeypatch, capsys):
             assert run.inputs.dataset_inputs[0].dataset.digest == cell.inputs.dataset_inputs[0].dataset.digest
             assert run.data.metrics["loss"] != cell.data.metrics["loss"]
         told = verdict_of(project)
-        assert [one["seeds"] for one in told["finalists"]] == [[42, 43]] * 2
-        assert told["winner"]["run_id"] == ranking[0].run_id == sweep_run(project).data.tags["best_run_id"]
-        assert [one["run_id"] for one in told["finalists"]] == [run.run_id for run in ranking[:2]]
+        assert [one["seeds"] for one in told["finalists"]] == [[43]] * 2
+        assert (
+            told["winner"]["run_id"] == ranking.winner.run_id == sweep_run(project).data.tags["best_run_id"]
+        )
+        assert [one["run_id"] for one in told["finalists"]] == [run.run_id for run in ranking.cells[:2]]
         means = [one["mean"] for one in told["finalists"]]
         assert means == sorted(means, reverse=True)
         assert [row["repeats"] for row in leaderboard(sweep_run(project))] == ["1", "1", "0"]

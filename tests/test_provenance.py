@@ -1,5 +1,7 @@
 """What a card is told of runs that are there, by hand, in a store of their own; TensorFlow is not needed."""
 
+import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from mlflow.data.meta_dataset import MetaDataset
 from pipeline import metrics, provenance, report
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
-from pipeline.facts import Victory
 from pipeline.tracking import trials
 
 CLASSES = ("cat", "dog")
@@ -125,24 +126,23 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
     assert (first.rank, first.cells, first.value, first.other) == (1, 3, 0.75, ("LR_0.5", 0.5))
     assert (second.rank, second.cells, second.value, second.other) == (2, 3, 0.5, ("LR_0.75", 0.75))
     assert first.victory is None, "nobody has compared them"
-    said = {
-        "winner": {"run_id": cells[0.5], "name": "LR_0.5"},
-        "indistinguishable": [{"run_id": cells[0.75], "name": "LR_0.75"}],
-        "compared": 2,
-        "pictures": 4,
-        "level": 0.95,
-        "ranked_by_mean": True,
-        "finalists": [
-            {"run_id": cells[0.75], "seeds": [42, 43], "mean": 0.5, "spread": 0.1},
-            {"run_id": cells[0.5], "seeds": [42, 43], "mean": 0.6, "spread": 0.2},
-        ],
-    }
-    MlflowClient().log_dict(sweep, said, "verdict.json")
+    # trained again: by the mean over fresh seeds, the second is the best
+    client = MlflowClient()
+    rule = {"metric": "accuracy", "finalists": 2, "repeats": 2, "seed": 42}
+    client.set_tag(sweep, "ranked_by", json.dumps(rule))
+    client.log_metric(sweep, "pictures/validation", 4)
+    for rate, scores in ((0.75, (0.45, 0.55)), (0.5, (0.5, 0.7))):
+        for seed, accuracy in zip((43, 44), scores, strict=True):
+            tags = of | {"step": "finalist", "finalist": json.dumps({"learning_rate": rate, "seed": seed})}
+            record(experiment, tags, REPORT, report_accuracy=accuracy)
     winner, other = (
         provenance.facts(cells[a], "whole digest", prepared(tmp_path)).place for a in (0.5, 0.75)
     )
     assert (winner.rank, other.rank, winner.other, other.victory) == (1, 2, ("LR_0.75", 0.75), None)
-    assert winner.victory == Victory(["LR_0.75"], 2, 4, 0.95, 2, 2, 0.6, 0.2)
+    victory = winner.victory
+    assert (victory.alike, victory.compared, victory.pictures) == (["LR_0.75", "LR_0.25"], 2, 4)
+    assert (victory.seeds, victory.finalists) == (2, 2)
+    assert (victory.mean, victory.spread) == pytest.approx((0.6, statistics.stdev([0.5, 0.7])))
     MlflowClient().delete_run(cells[0.25])
     with pytest.raises(UserError, match=f"run {cells[0.25]} is a cell that is not finished, or was deleted"):
         provenance.facts(cells[0.25], "whole digest", prepared(tmp_path))

@@ -17,6 +17,8 @@ from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.sweep import cells, leaderboard, lock, plan
 from pipeline.sweep.cells import Cell
+from pipeline.sweep.order import Rule
+from pipeline.sweep.ranking import Ranking
 from pipeline.sweep.study import WARM_UP_CELLS, Study
 from pipeline.tracking.trials import CellRun, Trial
 
@@ -49,6 +51,10 @@ def finished(
     run_id = "run of " + Cell(values).name
     scores = {"accuracy": accuracy, "precision": 0.1, "recall": 0.2, "f1": 0.3} | scores
     return CellRun(run_id, values, "FINISHED", Trial(run_id, scores, val_loss, 1, epochs, False, pruned), "")
+
+
+def ranking_of(runs: Sequence[CellRun], metric: str = "accuracy", images: int = 0, **more) -> Ranking:
+    return Ranking.make(Rule(metric, 0, 1, 42), runs, [], len(runs), images, **{"complete": True, **more})
 
 
 def begun(values: dict, status: str = "RUNNING") -> CellRun:
@@ -466,7 +472,8 @@ def test_second_driver_is_refused_until_the_first_is_dead(tmp_path):
 
 
 def rows(ranking: Sequence[CellRun], params: Params) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(leaderboard.Table(ranking, params).as_csv().decode())))
+    table = leaderboard.Table(ranking_of(ranking), params)
+    return list(csv.DictReader(io.StringIO(table.as_csv().decode())))
 
 
 def test_ranking_is_by_metric_then_loss_then_name():
@@ -477,9 +484,9 @@ def test_ranking_is_by_metric_then_loss_then_name():
         finished({"dropout": 0.3}, 0.7, 0.4),
         finished({"dropout": 0.5}, 0.7, 0.3),
     ]
-    ranking = leaderboard.ranked(runs, "accuracy")
-    assert [run.values["dropout"] for run in ranking] == [0.2, 0.5, 0.3, 0.4, 0.1]
-    assert leaderboard.ranked(runs, "f1")[-1].values["dropout"] == 0.2
+    ranking = ranking_of(runs)
+    assert [run.values["dropout"] for run in ranking.cells] == [0.2, 0.5, 0.3, 0.4, 0.1]
+    assert ranking_of(runs, "f1").cells[-1].values["dropout"] == 0.2
 
 
 def test_csv_has_the_contracts_columns():
@@ -518,7 +525,7 @@ def test_epochs_stand_beside_where_cells_can_be_pruned(arguments, pruned, epochs
         ["recall", "f1", "run_id"] if epochs is None else ["f1", "epochs", "run_id"]
     )
     assert [row.get("epochs") for row in found] == (epochs or [None, None])
-    table = leaderboard.Table(ranking, read(*arguments))
+    table = leaderboard.Table(ranking_of(ranking), read(*arguments))
     assert ("2 (pruned)" in table.as_console()) == pruned
     assert ("Epochs" in table.as_console()) == ("| Epochs |" in table.as_markdown()) == (epochs is not None)
 
@@ -544,7 +551,7 @@ def test_best_and_worst_share_no_cell(count, best, worst):
     ends = leaderboard.ends(ranking)
     assert [len(end) for end in ends] == [best, worst]
     assert [run.values["batch_size"] for run in ends[1]] == list(range(count - worst + 1, count + 1))
-    table = leaderboard.Table(ranking, read())
+    table = leaderboard.Table(ranking_of(ranking), read())
     lines = table.as_console().splitlines()
     assert len(lines) == 1 + best + worst + ("…" in lines)
     assert ("…" in lines) == (best + worst < count)

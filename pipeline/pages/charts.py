@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 
+from pipeline.objective import Objective
 from pipeline.pages import values
 from pipeline.pages.findings import Cell, Importance
 
@@ -118,7 +119,8 @@ def parallel(keys: Sequence[str], cells: Sequence[Cell], metric: str) -> dict[st
     x = alt.X("axis:N", sort=names, title=None, scale=alt.Scale(type="point", padding=0.35), axis=axis)
     y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[-0.06, 1.06]))
     over = alt.selection_point(fields=["cell"], on="pointerover", clear="pointerout", empty=False)
-    by_score = alt.Color("score:Q", scale=alt.Scale(range=list(WORST_TO_BEST)), legend=None)
+    colours = WORST_TO_BEST if Objective(metric).direction == "maximize" else WORST_TO_BEST[::-1]
+    by_score = alt.Color("score:Q", scale=alt.Scale(range=list(colours)), legend=None)
     alike = len({cell.scores[metric] for cell in cells}) == 1
     faint = 0.6 if len(cells) <= 60 else 0.35
     lines = alt.Chart(alt.Data(values=_lines(keys, cells, metric, span)))
@@ -181,7 +183,7 @@ def _axis_name(key: str) -> str:
 def _span(scores: Sequence[float]) -> list[float]:
     """From the lowest score to the highest, or a little around the only one."""
     low, high = min(scores), max(scores)
-    return [low, high] if high > low else [max(low - 0.05, 0), min(high + 0.05, 1)]
+    return [low, high] if high > low else [low - 0.05, high + 0.05]
 
 
 def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A sweep's page: what is known of it in, one HTML file out; nothing is read or fetched."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,14 @@ from markupsafe import Markup
 
 from pipeline import intervals
 from pipeline.pages import charts, courses, render, thumbnails, times, values
-from pipeline.pages.findings import Confusion, Exhibit, Findings, Importance
+from pipeline.pages.findings import Cell, Confusion, Exhibit, Findings, Importance
 from pipeline.pages.verdict import asides, verdict
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 HEADS = {"f1": "F1"}
 MOST_CLASSES = 30  # up to which a confusion matrix is a table
 MOST_REJECTED = 50  # that are listed
+NONE = "–"  # in place of a number that there is not
 PAIRS = 15  # confusions that are listed where there are more classes
 
 
@@ -87,7 +89,7 @@ def _scores(found: Findings) -> dict[str, Any]:
     for name in _names(found):
         row = [_head(name)]
         for (_, scores, _), ends in zip(splits, ranges, strict=True):
-            row += [f"{scores[name]:.4f}", "{:.3f} to {:.3f}".format(*ends[name]) if name in ends else "–"]
+            row += [_number(scores[name]), "{:.3f} to {:.3f}".format(*ends[name]) if name in ends else "–"]
         rows.append(row)
     return {"heads": heads, "rows": rows}
 
@@ -115,12 +117,16 @@ def _board(found: Findings) -> dict[str, Any]:
         rows.append([
             rank,
             *({"text": values.text_of(cell.values[key]), "value": cell.values[key]} for key in found.keys),
-            *({"text": f"{cell.scores[name]:.4f}", "value": cell.scores[name]} for name in _names(found)),
+            *(_score(cell.scores[name]) for name in _names(found)),
             *([len(cell.epochs)] if pruned else []),
             {"text": ", ".join(notes), "class": "bad" if cell.diverged else ""},
             _run(found, cell.run_id, cell.name),
         ])  # fmt: skip
     return {"heads": heads, "rows": rows}
+
+
+def _score(value: float) -> dict[str, Any]:
+    return {"text": _number(value), "value": value if math.isfinite(value) else ""}
 
 
 def _failed(found: Findings) -> list[list[Any]]:
@@ -133,14 +139,20 @@ def _finalists(found: Findings) -> list[list[Any]]:
     for told in (found.verdict or {}).get("finalists", []):
         rows.append([
             told["name"],
+            {"text": f"{told['first_score']:.4f}", "value": told["first_score"]},
             len(told["seeds"]),
-            f"{told['mean']:.4f}",
-            f"{told['spread']:.4f}",
-            "{:.3f} to {:.3f}".format(*told["interval"]),
-            ", ".join(f"{score:.4f}" for score in told["scores"]),
+            _number(told["mean"]),
+            _number(told["spread"]),
+            "{:.3f} to {:.3f}".format(*told["interval"]) if told["interval"] else NONE,
+            ", ".join(_number(score) for score in told["scores"]) or NONE,
             _run(found, told["run_id"], told["name"]),
         ])  # fmt: skip
     return rows
+
+
+def _number(value: float | None) -> str:
+    """A score to four digits; a dash where there is none, or where it is not finite."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def _alike(found: Findings) -> list[list[Any]]:
@@ -161,13 +173,19 @@ def _alike(found: Findings) -> list[list[Any]]:
 def _effects(found: Findings) -> list[list[Any]]:
     """Each parameter's values with their cells and scores, but those of a range."""
     rows = []
-    for key in values.varied(found.keys, found.cells):
-        if values.is_range([cell.values[key] for cell in found.cells]):
+    scored = _scored(found)
+    for key in values.varied(found.keys, scored):
+        if values.is_range([cell.values[key] for cell in scored]):
             continue
-        for one in values.effects(key, found.cells, found.metric):
+        for one in values.effects(key, scored, found.metric):
             spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
             rows.append([_head(key), one.text, one.cells, f"{one.mean:.4f}", spread, f"{one.best:.4f}"])
     return rows
+
+
+def _scored(found: Findings) -> list[Cell]:
+    """The cells with a finite score, which alone can be drawn."""
+    return [cell for cell in found.cells if math.isfinite(cell.scores[found.metric])]
 
 
 def _specs(found: Findings) -> dict[str, Any]:
@@ -175,12 +193,13 @@ def _specs(found: Findings) -> dict[str, Any]:
     specs: dict[str, Any] = {"effects": {}}
     if not found.cells:
         return specs
-    varied = values.varied(found.keys, found.cells)
+    scored = _scored(found)
+    varied = values.varied(found.keys, scored)
     if isinstance(found.importance, Importance):
         specs["importance"] = charts.importance(found.importance)
-    specs["effects"] = {key: charts.effect(key, found.cells, found.metric) for key in varied}
+    specs["effects"] = {key: charts.effect(key, scored, found.metric) for key in varied}
     if varied:
-        specs["parallel"] = charts.parallel(varied, found.cells, found.metric)
+        specs["parallel"] = charts.parallel(varied, scored, found.metric)
     if any(cell.epochs for cell in found.cells):
         totals = found.winner.matrix.sum(axis=1)
         specs["curves"] = courses.curves(found.cells, float(totals.max() / totals.sum()))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.objective import Objective
 from pipeline.pages.findings import Cell
 
 MOST_DISTINCT = 12  # numbers, up to which they are told apart one by one
@@ -42,7 +43,7 @@ def effects(key: str, cells: Sequence[Cell], metric: str) -> list[Effect]:
             cells=len(found),
             mean=statistics.fmean(found),
             deviation=statistics.stdev(found) if len(found) > 1 else None,
-            best=max(found),
+            best=found[Objective(metric).best(found)],
         )
         for text in in_order([cell.values[key] for cell in cells])
         for found in [scores[text]]

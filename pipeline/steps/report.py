@@ -23,21 +23,21 @@ def run(params: Params) -> Path:
     """Make the page, write it and log it; returns the file."""
     from pipeline.data.prepared import Prepared
     from pipeline.pages import sweep as page
-    from pipeline.sweep import gathering
-    from pipeline.tracking import histories, runs
+    from pipeline.sweep import gathering, ranking
+    from pipeline.tracking import histories, runs, trials
 
     found = histories.sweep_run(params.report.run_id)
-    run_id, metric = found.info.run_id, found.data.params["sweep.metric"]
+    run_id, sweep = found.info.run_id, trials.Sweep.of(found)
     with runs.started_by_mlflow("report", params, {"step": "report", "reported_run_id": run_id}):
-        ranking = gathering.ranked(run_id, metric)
+        ranked = ranking.of(sweep)
         pictures = gathering.pictures_of(run_id, Path(params.data.cache))
         there = pictures if isinstance(pictures, Prepared) else None
-        exhibits = _exhibits(ranking[0].run_id if ranking else None, there, "" if there else pictures)
-        content = page.page(gathering.gather(run_id, ranking, metric, pictures, exhibits))
+        exhibits = _exhibits(ranked.winner.run_id if ranked.cells else None, there, "" if there else pictures)
+        content = page.page(gathering.gather(run_id, ranked, pictures, exhibits))
         output = Path(params.report.output)
         write({output.name: content}, output.parent, "report.output")
         runs.log_files({"report.html": content}, run_id=run_id)
-    print(f"report of the sweep {run_id}, {len(ranking)} finished cells: {output.absolute()}")
+    print(f"report of the sweep {run_id}, {len(ranked.cells)} finished cells: {output.absolute()}")
     return output
 
 

@@ -24,6 +24,7 @@ from pipeline.sweep.executors import OnCluster
 
 MOST_PER_CORE = 4  # workers; more only wait for each other
 WORKER_MEMORY = 2 << 30  # bytes that a worker is taken to need: TensorFlow's one, and a network's another
+LOOPBACK = "127.0.0.1"
 CONNECT = 15  # seconds that a scheduler has to answer
 FIRST_WORKER = 60  # seconds that a cluster has to show a worker
 # What decides whether a cell comes to the same on another machine, and whether it can run there at all.
@@ -80,16 +81,28 @@ def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
             "distributed.worker.multiprocessing-method": warm.method(),
         }
     ):
+        # A certificate that lives as long as this process: on a machine that others use as well, nobody else
+        # can send it tasks, which are code.
+        security = distributed.Security.temporary()
         cluster = SpecCluster(
             scheduler={
                 "cls": distributed.Scheduler,
-                "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": ":0"},
+                "options": {
+                    "host": LOOPBACK,
+                    "port": 0,
+                    "protocol": "tls",
+                    "security": security,
+                    "dashboard": False,
+                    "dashboard_address": ":0",
+                },
             },
             workers={
                 number: {
                     "cls": distributed.Nanny,
                     "options": {
-                        "host": "127.0.0.1",
+                        "host": LOOPBACK,
+                        "protocol": "tls",
+                        "security": security,
                         "nthreads": max(1, cores() // share),
                         "memory_limit": sweep.worker_memory and dask.utils.parse_bytes(sweep.worker_memory),
                         "preload": worker.__name__,
@@ -101,10 +114,11 @@ def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
                 }
                 for number, environment in enumerate(environments)
             },
+            security=security,
             silence_logs=silence,
         )
-        client = distributed.Client(cluster)
-    return OnCluster(client, cluster.close)
+        client = distributed.Client(cluster, security=security)
+    return OnCluster(client, sweep.worker_wait, cluster.close)
 
 
 def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
@@ -138,7 +152,7 @@ def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
             f"sweep.cluster: {len(wrong)} workers have other packages than this process: {address}: {text}; "
             "start them from an environment of conda.yaml"
         )
-    return OnCluster(client), versions
+    return OnCluster(client, sweep.worker_wait), versions
 
 
 def _environment(devices: list[str], share: int) -> dict[str, str]:

@@ -15,21 +15,22 @@ from typing import Any
 from pipeline.console import counted, duration
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
-from pipeline.sweep import plan, worker
+from pipeline.sweep import cells, plan, worker
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.executors import Here, OnCluster
-from pipeline.sweep.lock import Heartbeat
+from pipeline.sweep.lock import Fence
 from pipeline.sweep.plan import Plan
 from pipeline.sweep.progress import Progress
 from pipeline.sweep.study import DatabaseError, Study
 from pipeline.sweep.worker import Task
-from pipeline.tracking import StoreError, trials
+from pipeline.tracking import trials
 from pipeline.tracking.trials import Sweep
 
 # Ctrl-C in a terminal reaches this process as SIGINT, and through `mlflow run` once more as SIGTERM: so many
 # seconds after the first, that is no second wish.
 SAME_STOP = 5
 TICK = 0.5  # seconds between two looks at clocks and signals
+TOLD_AFTER = 5  # seconds without any worker: one whose process died is back sooner
 
 
 def _summary(params: Params, sweep: Sweep, planned: Plan, workers: int) -> str:
@@ -44,13 +45,30 @@ def _summary(params: Params, sweep: Sweep, planned: Plan, workers: int) -> str:
 
 @dataclass
 class _Running:
-    """A cell in flight."""
+    """A cell in flight, and how often its process died, or left it, since its last epoch."""
 
     cell: Cell
     run_id: str
-    token: str
+    token: str = ""
     deaths: int = 0
     started: float | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where cells run, and what they run on.
+
+    Attributes:
+        executor: runs them.
+        images: of the tasks: where the prepared images are, and what they must be.
+        store: MLflow's tracking URI.
+        versions: of packages, that workers must have; none for workers of this machine.
+    """
+
+    executor: Here | OnCluster
+    images: Mapping[str, Any]
+    store: str
+    versions: Mapping[str, str]
 
 
 class Driver:
@@ -59,13 +77,11 @@ class Driver:
     Args:
         params: those in force.
         sweep: the sweep's run.
+        fence: keeps other drivers out.
         new_run: makes a cell's run; gives its id.
         planned: its cells.
         study: proposes cells.
-        executor: runs them.
-        pictures: of the tasks.
-        store: MLflow's tracking URI.
-        versions: that workers must have; none for workers of this machine.
+        place: where they run.
         start: what the time budget counts from, by `time.monotonic`.
     """
 
@@ -73,19 +89,16 @@ class Driver:
         self,
         params: Params,
         sweep: Sweep,
+        fence: Fence,
         new_run: Callable[[Cell], str],
         planned: Plan,
         study: Study,
-        executor: Here | OnCluster,
-        pictures: Mapping[str, Any],
-        store: str,
-        versions: Mapping[str, str],
+        place: Place,
         start: float,
     ):
-        self._params, self._sweep, self._study, self._executor = params, sweep, study, executor
-        self._pictures, self._store, self._versions = pictures, store, versions
+        self._params, self._sweep, self._fence, self._study = params, sweep, fence, study
+        self._place, self._executor = place, place.executor
         self._new_run, self._start = new_run, start
-        self._session = uuid.uuid4().hex
         self._runs = {key: run.run_id for key, run in planned.known.items()}
         self._seen = {key for key, run in planned.known.items() if run.trial}
         self._waiting = list(planned.open)
@@ -94,46 +107,46 @@ class Driver:
         self._reserve: list[Cell] = []
         self._running: dict[str, _Running] = {}
         self._stopping, self._broken, self._told_to_stop = "", "", False
-        self._summary = _summary(params, sweep, planned, executor.slots())
-        best = max((run.trial.scores[params.sweep.metric] for run in planned.done), default=None)
-        self._progress = Progress(
-            planned.total, len(planned.done), params.epochs, params.sweep.metric, best, planned.noun
-        )
+        self._idle_since: float | None = None
+        self._told_idle = False
+        self.exhausted = self.out_of_time = False
+        self._summary = _summary(params, sweep, planned, self._executor.slots())
+        self._progress = Progress(params.sweep.metric, planned, _epochs_of(params, planned), params.epochs)
 
     def drive(self) -> None:
         """Run cells until none is left.
 
+        `exhausted` then says whether the sampler had no more, `out_of_time` whether the time budget ended it.
+
         Raises:
             Interrupted: Ctrl-C or SIGTERM; with all cells recorded as far as they have come.
             KeyboardInterrupt: a second one; cells in flight were left at once.
-            UserError: what every cell needs failed: the store, the disk, the cluster, the pictures.
+            UserError: what every cell needs failed: the store, the disk, the cluster, the images; or another
+                driver has taken the sweep over.
         """
-        heartbeat = Heartbeat(self._sweep.run_id, self._sweep.study)
         try:
             with self._signals():
                 self._progress.say(self._summary)
                 self._stop_others()
                 while True:
                     self._fill()
-                    if not self._running:
+                    self._watch_workers()
+                    if not self._running and (self._stopping or self._broken or not self._has_more()):
                         break
                     self._pass_on_stop()
                     self._look_ahead()
                     if event := self._executor.next(TICK):
                         self._handle(event)
                     self._end_overdue()
-                    heartbeat.beat()
         except DatabaseError as error:
             self._broken = f"the study's database failed: {error.__cause__ or error}".splitlines()[0]
         finally:
             self._progress.close()
-            # Where one of these fails, what made it fail is on its way to be told.
+            # Where this fails, what made it fail is on its way to be told.
             with suppress(DatabaseError):
                 self._study.close()
-            with suppress(StoreError):
-                heartbeat.stop()
         if self._broken:
-            raise UserError(f"{self._broken}; mend that, and the same command goes on")
+            raise UserError(f"{self._broken}; fix that, and run the same command to resume")
         if self._stopping == "interrupted":
             raise Interrupted("stopped; the same command goes on where the cells were left")
 
@@ -181,7 +194,7 @@ class Driver:
         """Have cells stop that a killed driver left behind on a cluster: two would write to one run."""
         said = False
         while isinstance(self._executor, OnCluster) and not self._stopping:
-            names = self._executor.stop_others(self._sweep.study, self._session)
+            names = self._executor.stop_others(self._sweep.study, self._fence.token)
             if not names:
                 return
             if not said:
@@ -189,12 +202,37 @@ class Driver:
             said = True
             time.sleep(TICK)
 
+    def _watch_workers(self) -> None:
+        """Wait for a worker where there is none, but not for ever: it may come back, or be on its way."""
+        limit, now = self._params.sweep.worker_wait, time.monotonic()
+        unfinished = self._running or self._has_more()
+        if self._executor.slots() or not unfinished or self._broken:
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since, self._told_idle = now, False
+        if not self._told_idle and now - self._idle_since >= TOLD_AFTER:
+            self._told_idle = True
+            self._progress.say(f"there is no worker; waiting {duration(limit)} for one (sweep.worker_wait)")
+        if self._stopping or now - self._idle_since >= limit:
+            if not self._stopping:
+                self._broken = f"no worker has been there for {duration(limit)} (sweep.worker_wait)"
+            for running in [*self._running.values()]:  # none of them can be told to stop
+                self._executor.end(running.token)
+                self._running.pop(running.token)
+                self._release(running)
+
+    def _has_more(self) -> bool:
+        """Whether there are cells that no worker has been given."""
+        return bool(self._waiting or self._reserve or self._left > 0)
+
     def _fill(self) -> None:
         """Give every free worker a cell."""
         budget = self._params.sweep.time_budget
         if budget and time.monotonic() - self._start >= budget and not self._stopping:
             self._progress.say("the time budget is used up: no more cells are started")
             self._stop("budget")
+            self.out_of_time = True
         if self._stopping or self._broken:
             return
         slots = self._executor.slots()
@@ -203,8 +241,9 @@ class Driver:
         while len(self._running) < slots and (cell := self._next()):
             key = plan.identity(self._params, cell)
             if key not in self._runs:
+                self._fence.check()
                 self._runs[key] = self._new_run(cell)
-            self._submit(_Running(cell, self._runs[key], ""))
+            self._submit(_Running(cell, self._runs[key]))
 
     def _next(self) -> Cell | None:
         if self._waiting:
@@ -219,33 +258,36 @@ class Driver:
             return
         cell = self._study.ask(lambda cell: plan.identity(self._params, cell) in self._seen)
         if cell is None:
-            self._left = 0
+            self._left, self.exhausted = 0, True
             return
         self._left -= 1
         self._seen.add(plan.identity(self._params, cell))
         self._reserve.append(cell)
 
     def _submit(self, running: _Running) -> None:
+        self._fence.check()
         token = uuid.uuid4().hex
         self._running[token] = running
         running.token, running.started = token, None
-        cell = running.cell
+        cell, epochs = running.cell, self._params.epochs_of(running.cell.values)
         self._executor.submit(
             Task(
                 token=token,
-                session=self._session,
+                session=self._fence.token,
                 study=self._sweep.study,
+                sweep_run_id=self._sweep.run_id,
                 run_id=running.run_id,
                 name=cell.name,
                 params=self._params.with_cell(cell.values).model_dump(by_alias=True),
-                store=self._store,
-                pictures=self._pictures,
+                store=self._place.store,
+                pictures=self._place.images,
+                epochs=epochs,
                 judged=self._params.sweep.pruner != "none",
                 shared=self._params.sweep.cluster is not None,
-                versions=self._versions,
+                versions=self._place.versions,
             )
         )
-        self._progress.started(cell)
+        self._progress.started(cell, epochs)
 
     def _handle(self, event: Mapping[str, Any]) -> None:
         running = self._running.get(event["token"])
@@ -257,6 +299,7 @@ class Driver:
             case "epoch":
                 self._judge(running, event["epoch"], event["value"])
             case "ended":
+                self._fence.check()
                 del self._running[event["token"]]
                 self._settle(running, event["result"])
 
@@ -275,7 +318,7 @@ class Driver:
         running.deaths = 0  # it comes on: a death before that does not count any more
         self._progress.epoch(running.cell, epoch)
         self._study.report(running.cell, epoch, value)
-        if self._params.sweep.pruner != "none" and epoch < self._params.epochs:
+        if self._params.sweep.pruner != "none" and epoch < self._params.epochs_of(running.cell.values):
             verdict = worker.PRUNE if self._study.prunes(running.cell) else worker.GO
             self._executor.order(running.token, verdict)
 
@@ -287,36 +330,51 @@ class Driver:
             note = " (diverged)" if result["diverged"] else ""
             note += f" (pruned after epoch {result['epochs']})" if result["pruned"] else ""
             self._progress.ended(running.cell, score, note)
-        elif state == worker.DIED:
-            running.deaths += 1
-            tries = running.deaths + 1
-            if running.deaths > self._params.sweep.retries:
-                times = f" {running.deaths} times in the same epoch" if running.deaths > 1 else ""
-                self._fail(running, f"{reason}{times}")
-            elif self._stopping or self._broken:
-                self._leave(running)
-            else:
-                self._progress.say(
-                    f"{running.cell.name}: {reason}; try {tries} of {1 + self._params.sweep.retries}"
-                )
-                self._submit(running)
+        elif state == worker.BROKEN:
+            self._release(running)
+            self._broken = self._broken or reason
+        elif state in (worker.STOPPED, worker.FAILED) and trials.is_deleted(running.run_id):
+            self._begin_anew(running)
         elif state == worker.FAILED:
             self._study.tell(running.cell, running.run_id, None)
             self._progress.ended(running.cell, None, reason)
         else:
-            self._leave(running)
-            if state == worker.BROKEN:
-                self._broken = self._broken or reason
+            self._try_again(running, state, reason)
+
+    def _try_again(self, running: _Running, state: str, reason: str) -> None:
+        """Submit a cell again whose process died, or whose worker left; it resumes from its last epoch."""
+        if state == worker.STOPPED and (self._stopping or self._broken):
+            self._release(running)
+            return
+        running.deaths += 1
+        if running.deaths > self._params.sweep.retries:
+            times = f" {running.deaths} times in the same epoch" if running.deaths > 1 else ""
+            self._fail(running, f"{reason}{times}")
+        elif self._stopping or self._broken:
+            self._release(running)
+        else:
+            tries = f"try {running.deaths + 1} of {1 + self._params.sweep.retries}"
+            self._progress.say(f"{running.cell.name}: {reason}; {tries}")
+            self._submit(running)
+
+    def _begin_anew(self, running: _Running) -> None:
+        """Give a cell another run, since its own was deleted while it was trained."""
+        self._progress.say(f"{running.cell.name}: its run {running.run_id} was deleted; it begins anew")
+        key = plan.identity(self._params, running.cell)
+        self._runs.pop(key, None)
+        self._release(running)
+        self._waiting.append(running.cell)
 
     def _fail(self, running: _Running, reason: str) -> None:
         """Record a cell as failed whose process cannot do it."""
+        self._fence.check()
         self._running.pop(running.token, None)
         trials.fail(running.run_id, reason)
         self._study.tell(running.cell, running.run_id, None)
         self._progress.ended(running.cell, None, reason)
 
-    def _leave(self, running: _Running) -> None:
-        """A cell that is to be gone on with another time."""
+    def _release(self, running: _Running) -> None:
+        """A cell that is to be resumed another time."""
         self._study.tell(running.cell, running.run_id, None)
         self._progress.left(running.cell)
 
@@ -326,3 +384,12 @@ class Driver:
             if running.started is not None and time.monotonic() - running.started > timeout:
                 self._executor.end(running.token)
                 self._fail(running, f"took longer than sweep.cell_timeout, {duration(timeout)}")
+
+
+def _epochs_of(params: Params, planned: Plan) -> Mapping[str, int]:
+    """How many epochs the cells that are not done have at most, by their keys, as far as they are known."""
+    wanted = list(planned.open)
+    if params.sweep.sampler == "grid" and planned.noun == "cell":
+        done = {plan.identity(params, run.values) for run in planned.done}
+        wanted += [cell for cell in cells.cells(params.sweep.grid) if plan.identity(params, cell) not in done]
+    return {cell.key: params.epochs_of(cell.values) for cell in wanted}

@@ -9,14 +9,21 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from typing import Any
 
 import distributed
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from pipeline import quiet
+from pipeline.console import duration
+from pipeline.errors import UserError
 from pipeline.sweep import worker
 from pipeline.sweep.worker import Task
+
+_PREFIX = "cell-"  # of the keys of cells among a cluster's tasks
+_LOOK = 2  # seconds between two looks at a cluster's workers
 
 
 class Here:
@@ -60,11 +67,14 @@ class OnCluster:
 
     Args:
         client: connected to the cluster.
+        worker_wait: seconds that `call` waits for a worker where there is none.
         close: closes the cluster, where it is this process's own.
     """
 
-    def __init__(self, client: distributed.Client, close: Callable[[], None] | None = None):
-        self._client, self._close = client, close
+    def __init__(
+        self, client: distributed.Client, worker_wait: float, close: Callable[[], None] | None = None
+    ):
+        self._client, self._worker_wait, self._close = client, worker_wait, close
         self._events: queue.SimpleQueue[dict] = queue.SimpleQueue()
         self._futures: dict[str, distributed.Future] = {}
         self._workers: dict[str, tuple[str, int]] = {}  # address and process id, by token
@@ -77,7 +87,7 @@ class OnCluster:
 
     def submit(self, task: Task) -> None:
         """Begin a cell."""
-        future = self._client.submit(worker.run_cell, task, key=f"cell-{task.token}", pure=False)
+        future = self._client.submit(worker.run_cell, task, key=f"{_PREFIX}{task.token}", pure=False)
         self._futures[task.token] = future
         future.add_done_callback(lambda future: self._done(task.token, future))
 
@@ -98,15 +108,56 @@ class OnCluster:
         return [name for names in answers.values() for name in names]
 
     def end(self, token: str) -> None:
-        """End a cell at once, by ending its worker's process, which Dask's nanny starts anew."""
+        """End a cell at once, by ending its worker's process, which Dask's nanny starts anew.
+
+        Where another client's tasks run on that worker, the process stays: the cell is told to stop at the
+        end of its epoch, and its worker takes no other cell before.
+        """
         if future := self._futures.pop(token, None):
             future.cancel(force=True)
-        if token in self._workers:
-            self._client.restart_workers([self._workers[token][0]], timeout=30, raise_for_error=False)
+        if token not in self._workers:
+            return
+        address, _ = self._workers[token]
+        if self._close is None and self._is_shared(address):
+            self._client.run(worker.order, token, worker.STOP, workers=[address], on_error="ignore")
+        else:
+            self._client.restart_workers([address], timeout=30, raise_for_error=False)
 
     def call(self, function: Callable, *arguments: Any) -> Any:
-        """Run a function on a worker, and wait for what it returns."""
-        return self._client.submit(function, *arguments, pure=False).result()
+        """Run a function on a worker, and wait for what it returns.
+
+        Raises:
+            UserError: the worker's process died, there is no worker, or the cluster is gone.
+        """
+        future = self._client.submit(function, *arguments, pure=False)
+        alone = time.monotonic()
+        while True:
+            try:
+                return future.result(timeout=_LOOK)
+            except TimeoutError:
+                if future.done():  # the function's own
+                    raise
+                if self.slots():
+                    alone = time.monotonic()
+                elif time.monotonic() - alone >= self._worker_wait:
+                    future.cancel(force=True)
+                    raise UserError(
+                        f"no worker has been there for {duration(self._worker_wait)} (sweep.worker_wait); "
+                        "run the same command again"
+                    ) from None
+            except (KilledWorker, CancelledError, CommClosedError) as error:
+                raise UserError(
+                    f"the worker's process died, or the cluster is gone ({type(error).__name__}); every cell "
+                    "is kept; run the same command again"
+                ) from None
+
+    def _is_shared(self, address: str) -> bool:
+        """Whether a worker has tasks that are not of this driver, or whether nobody can say."""
+        try:
+            keys = self._client.processing([address]).get(address, ())
+        except (OSError, TimeoutError, CommClosedError):
+            return True
+        return any(not str(key).startswith(_PREFIX) for key in keys)
 
     def close(self) -> None:
         """Leave the cluster; one of this process's own is closed, whatever runs there."""

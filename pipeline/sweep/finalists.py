@@ -2,7 +2,9 @@
 
 A single training is a draw: the best of many cells owes part of its score to its seed. The finalists are the
 best cells by their first seed; each is trained `sweep.repeats` times more with the seeds that follow, on the
-same splits, and where all have been trained with the same seeds, their means rank them.
+same splits. Where all have been trained with the same fresh seeds, the means over these rank them. The first
+seed has no part in the mean: it chose the finalists, so their scores with it are too high (the winner's
+curse).
 """
 
 import statistics
@@ -10,22 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.params import Params
-from pipeline.sweep import leaderboard, plan
+from pipeline.sweep import plan
 from pipeline.sweep.cells import Cell
+from pipeline.sweep.order import Rule, best_first
 from pipeline.sweep.plan import Plan
 from pipeline.tracking.trials import CellRun, Sweep
-
-_SEEDS = 2**32  # how many there are
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A cell with several seeds.
+    """A cell that is trained again.
 
     Attributes:
         cell: its run with the first seed.
-        seeds: with which it is trained, the first one first.
-        runs: finished, one for each of the seeds.
+        seeds: the fresh ones that it has been trained with.
+        runs: finished, one for each of these.
     """
 
     cell: CellRun
@@ -33,52 +34,45 @@ class Finalist:
     runs: tuple[CellRun, ...]
 
     def scores(self, metric: str) -> list[float]:
-        """On the validation split, of each seed."""
+        """On the validation split, of each fresh seed."""
         return [run.trial.scores[metric] for run in self.runs]
 
-    def mean(self, metric: str) -> float:
-        """Over the seeds."""
-        return statistics.fmean(self.scores(metric))
+    def mean(self, metric: str) -> float | None:
+        """Over the fresh seeds; None where there is none yet."""
+        return statistics.fmean(self.scores(metric)) if self.runs else None
 
     def spread(self, metric: str) -> float | None:
-        """The standard deviation from seed to seed, with n - 1; None of a single one."""
+        """The standard deviation from seed to seed, with n - 1; None of fewer than two."""
         return statistics.stdev(self.scores(metric)) if len(self.runs) > 1 else None
 
 
-def seeds(params: Params) -> list[int]:
-    """The first one, and those of the repeats."""
-    return [(params.training_seed + number) % _SEEDS for number in range(params.sweep.repeats + 1)]
-
-
-def chosen(params: Params, cells: Sequence[CellRun]) -> list[CellRun]:
+def chosen(rule: Rule, cells: Sequence[CellRun]) -> list[CellRun]:
     """The cells to train again.
 
     One that was pruned had been judged already; one of a grid that swept the seed is such a repeat itself.
 
     Args:
-        params: those in force.
+        rule: what orders cells.
         cells: finished ones.
     """
-    ranking = leaderboard.ranked(cells, params.sweep.metric)
+    ranking = best_first(cells, rule.objective)
     able = [run for run in ranking if not run.trial.pruned and "seed" not in run.values]
-    return able[: params.sweep.finalists]
+    return able[: rule.finalists]
 
 
-def of(params: Params, cells: Sequence[CellRun], repeats: Sequence[CellRun]) -> list[Finalist]:
-    """The finalists, with the seeds that are done.
+def of(rule: Rule, cells: Sequence[CellRun], repeats: Sequence[CellRun]) -> list[Finalist]:
+    """The finalists, with the fresh seeds that are done.
 
     Args:
-        params: those in force.
+        rule: what orders cells.
         cells: finished ones.
         repeats: the sweep's runs of cells trained again, of these finalists and of earlier ones.
     """
-    done = {plan.identity(params, run.values): run for run in repeats if run.trial}
+    done = {Cell(run.values).key: run for run in repeats if run.trial}
     found = []
-    for cell in chosen(params, cells):
-        by_seed = {seeds(params)[0]: cell}
-        for seed in seeds(params)[1:]:
-            if run := done.get(plan.identity(params, _again(cell, seed))):
-                by_seed[seed] = run
+    for cell in chosen(rule, cells):
+        runs = {seed: done.get(_again(cell, seed).key) for seed in rule.fresh_seeds}
+        by_seed = {seed: run for seed, run in runs.items() if run}
         found.append(Finalist(cell, tuple(by_seed), tuple(by_seed.values())))
     return found
 
@@ -86,11 +80,11 @@ def of(params: Params, cells: Sequence[CellRun], repeats: Sequence[CellRun]) -> 
 def means(finalists: Sequence[Finalist], metric: str) -> dict[str, float]:
     """What ranks the finalists, by their cells' runs; nothing until all are trained with the same seeds.
 
-    Until then one seed's luck would stand against several ones' mean.
+    Until then one seed's luck would be compared with the mean of several.
     """
-    if len({finalist.seeds for finalist in finalists}) != 1 or len(finalists[0].seeds) == 1:
+    if len({finalist.seeds for finalist in finalists}) != 1 or not finalists[0].seeds:
         return {}
-    return {finalist.cell.run_id: finalist.mean(metric) for finalist in finalists}
+    return {finalist.cell.run_id: statistics.fmean(finalist.scores(metric)) for finalist in finalists}
 
 
 def planned(params: Params, cells: Sequence[CellRun], repeats: Sequence[CellRun]) -> Plan:
@@ -113,7 +107,8 @@ def planned(params: Params, cells: Sequence[CellRun], repeats: Sequence[CellRun]
 
 def originals(params: Params, cells: Sequence[CellRun]) -> Mapping[Cell, str]:
     """The run that each repeat of the finalists is a repeat of, those of one seed after another."""
-    return {_again(run, seed): run.run_id for seed in seeds(params)[1:] for run in chosen(params, cells)}
+    rule = Rule.of(params)
+    return {_again(run, seed): run.run_id for seed in rule.fresh_seeds for run in chosen(rule, cells)}
 
 
 def trainings_left(params: Params, planned_cells: Plan, sweep: Sweep) -> int:
@@ -127,7 +122,7 @@ def trainings_left(params: Params, planned_cells: Plan, sweep: Sweep) -> int:
 
 def announcement(params: Params) -> str:
     """What is said before the finalists are trained."""
-    after = ", ".join(map(str, seeds(params)[1:]))
+    after = ", ".join(map(str, Rule.of(params).fresh_seeds))
     return f"the best {params.sweep.finalists} are trained again, seeds {after}"
 
 

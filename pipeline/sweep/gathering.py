@@ -6,35 +6,25 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from pipeline import report
+from pipeline.credentials import without_password
 from pipeline.data import prepared, splits
 from pipeline.data.prepared import Prepared
 from pipeline.pages import thumbnails
 from pipeline.pages.findings import Cell, Confusion, Epoch, Exhibits, Failed, Findings, Pictures
-from pipeline.params import section_of, without_password
-from pipeline.sweep import importance, leaderboard
+from pipeline.sweep import importance, leaderboard, verdict
 from pipeline.sweep.cells import ordered
+from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import histories, runs, trials
 from pipeline.tracking.trials import CellRun
 
 UI = "http://127.0.0.1:5000"  # where `mlflow ui` is, unless it is told otherwise
 EXAMPLES, EXAMPLE_SIDE = 12, 96  # pictures of all classes together, at least one of each; px
 MOST_CLASSES = 30  # that examples are shown of
-
-
-def ranked(run_id: str, metric: str) -> list[CellRun]:
-    """A sweep's finished cells, best first, each once."""
-    sweep = trials.Sweep.of(runs.get(run_id))
-    settings = runs.get(run_id).data.params
-    done = [cell for cell in sweep.cells() if cell.trial]
-    keys = _keys(done)
-    once = {json.dumps(_values(cell, keys, settings), sort_keys=True): cell for cell in done}
-    return leaderboard.ranked(list(once.values()), metric)
 
 
 def pictures_of(run_id: str, cache: Path) -> Prepared | str:
@@ -58,28 +48,21 @@ def pictures_of(run_id: str, cache: Path) -> Prepared | str:
     )
 
 
-def gather(
-    run_id: str,
-    ranking: Sequence[CellRun],
-    metric: str,
-    pictures: Prepared | str,
-    exhibits: Exhibits,
-) -> Findings:
+def gather(run_id: str, ranking: Ranking, pictures: Prepared | str, exhibits: Exhibits) -> Findings:
     """Everything that a sweep's page shows.
 
     Args:
         run_id: of the sweep's run.
-        ranking: its finished cells, best first.
-        metric: what ranked them.
+        ranking: its one ranking.
         pictures: those it was made on, or why they are not there.
         exhibits: of the winner.
     """
     run = runs.get(run_id)
-    sweep, settings = trials.Sweep.of(run), run.data.params
-    begun = sweep.cells()
-    told = histories.of(cell.run_id for cell in [*ranking, *(cell for cell in begun if not cell.trial)])
-    keys = _keys(ranking)
-    cells = [_cell(cell, told[cell.run_id], _values(cell, keys, settings), metric) for cell in ranking]
+    sweep, settings, metric = trials.Sweep.of(run), run.data.params, ranking.objective.name
+    begun = [cell for cell in sweep.cells() if not cell.trial]
+    told = histories.of(cell.run_id for cell in [*ranking.cells, *begun])
+    keys = ordered(dict.fromkeys(key for cell in ranking.cells for key in cell.values))
+    cells = [_cell(cell, told[cell.run_id], sweep, keys, metric) for cell in ranking.cells]
     ends = [run.info.end_time or 0, *(cell.ended for cell in cells)]
     split = urlsplit(runs.store())
     served = split.scheme in ("http", "https")
@@ -95,7 +78,7 @@ def gather(
         ended=max(ends) if run.info.status != "RUNNING" else int(datetime.now(UTC).timestamp() * 1000),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         metric=metric,
-        total=int(max(sweep.metrics.get("cells/total", 0), len(begun), len(cells))),
+        total=max(ranking.total, len(cells) + len(begun)),
         keys=keys,
         cells=cells,
         failed=[
@@ -107,11 +90,11 @@ def gather(
         worst=_confusion(cells[-1].run_id, "report") if len(cells) > 1 else None,
         test=_test(sweep, cells[0].run_id, metric) if cells else None,
         has_test=float(settings.get("data.test", 0)) > 0,
-        verdict=json.loads(runs.read(run_id, "verdict.json"))
-        if "verdict.json" in runs.artifacts(run_id, "")
-        else None,
+        verdict=verdict.fitting(run_id, ranking),
         importance=importance.importance(
-            [cell.values for cell in cells], [cell.scores[metric] for cell in cells]
+            [cell.values for cell in cells],
+            [cell.scores[metric] for cell in cells],
+            ranking.objective.direction,
         ),
         exhibits=exhibits,
         pictures=_pictures(run_id, settings, sweep.metrics, pictures),
@@ -120,29 +103,15 @@ def gather(
     )
 
 
-def _keys(cells: Sequence[CellRun]) -> list[str]:
-    return ordered(dict.fromkeys(key for cell in cells for key in cell.values))
-
-
-def _values(cell: CellRun, keys: Sequence[str], settings: Mapping[str, str]) -> dict[str, Any]:
-    """The cell's values of all keys; of one that the grid got later, what was in force."""
-    return {key: cell.values[key] if key in cell.values else _setting(settings, key) for key in keys}
-
-
-def _setting(settings: Mapping[str, str], key: str) -> Any:
-    text = settings[f"{section_of(key)}.{key}"]
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:  # text is logged as it is
-        return text
-
-
-def _cell(cell: CellRun, history: histories.History, values: Mapping[str, Any], metric: str) -> Cell:
+def _cell(
+    cell: CellRun, history: histories.History, sweep: trials.Sweep, keys: Sequence[str], metric: str
+) -> Cell:
+    """A cell with its values of all keys; of one that the grid got later, the value that was in force."""
     pairs = zip(history.training, history.validation, strict=False)  # a store may have lost the last of one
     return Cell(
         run_id=cell.run_id,
         name=history.name,
-        values=values,
+        values={key: cell.values[key] if key in cell.values else sweep.setting(key) for key in keys},
         scores={name: cell.trial.scores[name] for name in (*leaderboard.SCORES, metric)},
         best_epoch=cell.trial.best_epoch,
         diverged=cell.trial.diverged,
@@ -161,7 +130,10 @@ def _confusion(run_id: str, folder: str) -> Confusion:
 def _test(sweep: trials.Sweep, winner: str, metric: str) -> tuple[dict[str, float], Confusion] | None:
     if sweep.tags.get("tested_run_id") != winner:
         return None
-    scores = {name: sweep.metrics[f"test/{name}"] for name in (*leaderboard.SCORES, metric)}
+    names = (*leaderboard.SCORES, metric)
+    if any(f"test/{name}" not in sweep.metrics for name in names):
+        return None  # a metric that was added later
+    scores = {name: sweep.metrics[f"test/{name}"] for name in names}
     return scores, _confusion(sweep.run_id, "test")
 
 

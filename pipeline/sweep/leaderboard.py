@@ -2,20 +2,16 @@
 
 import csv
 import io
-import math
 import statistics
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from pipeline import intervals, markdown
 from pipeline.params import Params, section_of
 from pipeline.sections import lookup
 from pipeline.sweep.cells import Cell, ordered
+from pipeline.sweep.ranking import Ranking
 from pipeline.tracking.trials import CellRun
-
-if TYPE_CHECKING:
-    from pipeline.sweep.finalists import Finalist
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 ENDS = 5  # how many of the best and of the worst are shown
@@ -29,29 +25,6 @@ HEADS = {
     "macro_f1": "Macro F1",
     "epochs": "Epochs",
 }
-
-
-def ranked(
-    runs: Sequence[CellRun], metric: str, means: Mapping[str, float] = MappingProxyType({})
-) -> list[CellRun]:
-    """Finished cells, best first: by `metric`, among equals by validation loss, then by name.
-
-    Args:
-        runs: the cells'.
-        metric: what ranks them.
-        means: of the finalists, by their run; these come first, in the order of their means.
-    """
-
-    def key(run: CellRun) -> tuple[bool, float, float, str]:
-        loss = run.trial.val_loss
-        return (
-            run.run_id not in means,
-            -means.get(run.run_id, run.trial.scores[metric]),
-            loss if math.isfinite(loss) else math.inf,
-            Cell(run.values).name,
-        )
-
-    return sorted(runs, key=key)
 
 
 def ends(ranking: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -78,30 +51,22 @@ class Table:
     """A ranking as a table, in three shapes.
 
     Its columns are the keys of all its cells; where a grid got a further key later, the cells before it have
-    the value that was in force. With a pruner, or where a cell was pruned, the epochs trained stand beside;
-    with finalists, what the seeds came to, and the 95 % interval of each accuracy.
+    the value that was in force. With a pruner, or where a cell was pruned, the epochs trained are listed too;
+    with finalists, their scores with fresh seeds, and the 95 % interval of each accuracy.
 
     Args:
-        ranking: finished cells, best first; one or more.
+        ranking: with one finished cell or more.
         params: those in force.
-        pictures: of the validation split.
-        finalists: with their seeds.
     """
 
-    def __init__(
-        self,
-        ranking: Sequence[CellRun],
-        params: Params,
-        pictures: int = 0,
-        finalists: "Sequence[Finalist]" = (),
-    ):
-        self._ranking, self._raw = ranking, params.model_dump(by_alias=True)
-        self._keys = ordered(dict.fromkeys(key for run in ranking for key in run.values))
-        self._metric, self._pictures = params.sweep.metric, pictures
+    def __init__(self, ranking: Ranking, params: Params):
+        self._ranking, self._raw = ranking.cells, params.model_dump(by_alias=True)
+        self._keys = ordered(dict.fromkeys(key for run in ranking.cells for key in run.values))
+        self._metric, self._pictures = ranking.objective.name, ranking.images
         self._scores = [*dict.fromkeys([*SCORES, self._metric])]
-        pruned = params.sweep.pruner != "none" or any(run.trial.pruned for run in ranking)
+        pruned = params.sweep.pruner != "none" or any(run.trial.pruned for run in ranking.cells)
         self._extra = ["epochs"] if pruned else []
-        self._finalists = {finalist.cell.run_id: finalist for finalist in finalists}
+        self._finalists = {finalist.cell.run_id: finalist for finalist in ranking.finalists}
 
     def as_csv(self) -> bytes:
         """leaderboard.csv: rank, name, the grid's keys, the scores, run_id; best first."""
@@ -150,21 +115,21 @@ class Table:
         ]
 
     def _over_seeds(self, run: CellRun) -> list[Any]:
-        """Repeats, mean, spread; the interval of the accuracy, of a finalist of its mean over the seeds."""
+        """Repeats, mean, spread; the interval of the accuracy, of a finalist of its mean over fresh seeds."""
         finalist = self._finalists.get(run.run_id)
-        if finalist is None:
+        if finalist is None or not finalist.runs:
             return [0, "", "", *accuracy_interval([run], self._pictures)]
         interval = accuracy_interval(finalist.runs, self._pictures)
         spread = finalist.spread(self._metric)
         shown = [repr(finalist.mean(self._metric)), "" if spread is None else repr(spread)]
-        return [len(finalist.runs) - 1, *shown, *interval]
+        return [len(finalist.runs), *shown, *interval]
 
     def _shown_over_seeds(self, run: CellRun) -> list[str]:
-        """A finalist's mean and spread, for people: `0.8100 ± 0.0123 (3)`, the number that of the seeds."""
+        """A finalist's mean and spread, for people: `0.8100 ± 0.0123 (2)`, the number that of fresh seeds."""
         if not self._finalists:
             return []
         finalist = self._finalists.get(run.run_id)
-        if finalist is None:
+        if finalist is None or not finalist.runs:
             return [""]
         spread = finalist.spread(self._metric)
         shown = "" if spread is None else f" ± {spread:.4f}"
@@ -178,7 +143,7 @@ class Table:
             *map(_column, self._keys),
             *self._scores,
             *self._extra,
-            *(["over_seeds"] if self._finalists else []),
+            *(["fresh_seeds"] if self._finalists else []),
         ]
         return ["", *(HEADS.get(key, key.replace("_", " ").replace(".", " ").capitalize()) for key in keys)]
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.console import counted
-from pipeline.errors import UserError
 from pipeline.params import Params, section_of
 from pipeline.sections import assign
 from pipeline.sweep import cells
@@ -47,6 +46,11 @@ class Plan:
         """The cells that are finished."""
         return [run for run in self.known.values() if run.trial]
 
+    @property
+    def unsettled(self) -> int:
+        """How many cells are neither finished nor failed."""
+        return self.total - len(self.done) - len(self.failed)
+
     def summary(self) -> str:
         """How many cells there are, are done and are left: `48 cells, 12 done, 36 to train`."""
         left = self.total - len(self.done)
@@ -65,11 +69,13 @@ def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
     return json.dumps(raw, sort_keys=True)
 
 
-def of(params: Params, runs: Sequence[CellRun]) -> Plan:
+def of(params: Params, runs: Sequence[CellRun], exhausted: bool = False) -> Plan:
     """What is done, and what is left, of the sweep that `params` ask for.
 
-    Raises:
-        UserError: finished cells lack the score that ranks.
+    Args:
+        params: those in force.
+        runs: of the sweep's cells.
+        exhausted: whether the sampler has no cell that is not among the runs, however many it was asked for.
     """
     # A finished cell stands before one that is the same under another name.
     known = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
@@ -78,25 +84,8 @@ def of(params: Params, runs: Sequence[CellRun]) -> Plan:
         total = len(wanted | {key for key, run in known.items() if run.trial})
         begun = [run for key, run in known.items() if key in wanted and not run.trial]
     else:
-        total = max(params.sweep.n_trials, len(known))
+        total = len(known) if exhausted else max(params.sweep.n_trials, len(known))
         begun = [run for run in known.values() if not run.trial]
     # Those that were training come first: what they have done is lost by nothing but a lost disk.
     begun.sort(key=lambda run: run.status == "FAILED")
-    planned = Plan(total, known, begun)
-    _check_scored(planned, params.sweep.metric)
-    return planned
-
-
-def _check_scored(planned: Plan, metric: str) -> None:
-    """Check that the finished cells have the score that they are ranked by.
-
-    Raises:
-        UserError: some do not: they were trained before `pipeline.scores` had it.
-    """
-    lacking = [run.run_id for run in planned.done if metric not in run.trial.scores]
-    if lacking:
-        cells_without = counted(len(lacking), "finished cell")
-        raise UserError(
-            f"sweep.metric: got {metric}, which {cells_without} of this study lacked when trained, as run "
-            f"{lacking[0]}; start over with sweep.fresh=true, or rank by another metric"
-        )
+    return Plan(total, known, begun)

@@ -2,9 +2,12 @@
 
 import sys
 import time
+from collections.abc import Mapping
 
 from pipeline.console import Bar, duration
+from pipeline.objective import Objective
 from pipeline.sweep.cells import Cell
+from pipeline.sweep.plan import Plan
 
 FIRST_EPOCHS = 3  # after which, without a terminal, a line says for the first time how long it will take
 
@@ -13,29 +16,30 @@ class Progress:
     """Shows cells as they end, with the best so far, what runs and what failed, and the time left.
 
     Args:
-        total: cells of the sweep; for a sampler without end, those that it draws.
-        done: those that were done before.
-        epochs: the most that a cell is trained.
         metric: what cells are ranked by.
-        best: the best score so far.
-        noun: what a cell is called.
+        planned: the sweep's cells.
+        epochs: the most that the cells to come are trained, by their keys, as far as they are known.
+        usual: the most that any other cell is.
     """
 
-    def __init__(
-        self, total: int, done: int, epochs: int, metric: str, best: float | None, noun: str = "cell"
-    ):
-        self.total, self.done, self.epochs, self.metric, self.best = total, done, epochs, metric, best
-        self.noun, self.failed = noun, 0
+    def __init__(self, metric: str, planned: Plan, epochs: Mapping[str, int], usual: int):
+        self.objective = Objective(metric)
+        self.total, self.done = planned.total, len(planned.done)
+        self.noun, self.failed = planned.noun, 0
+        self.best: float | None = None
+        for run in planned.done:
+            self._improve(self.objective.of_report(run.trial.scores))
+        self._epochs, self._usual = dict(epochs), usual  # those of cells that are neither done nor failed
         self._running: dict[str, int] = {}  # epochs done, by the cell's key
         self._start, self._trained = time.monotonic(), 0
         self._bar = None
         if sys.stderr.isatty():
-            title = "sweep" if noun == "cell" else noun
-            self._bar = Bar(estimate=False, desc=title, total=total, initial=done)
+            title = "sweep" if self.noun == "cell" else self.noun
+            self._bar = Bar(estimate=False, desc=title, total=self.total, initial=self.done)
 
-    def started(self, cell: Cell, epochs: int = 0) -> None:
-        """A cell runs, of which so many epochs are done."""
-        self._running[cell.key] = epochs
+    def started(self, cell: Cell, epochs: int) -> None:
+        """A cell runs, which is trained so many epochs at most."""
+        self._epochs[cell.key], self._running[cell.key] = epochs, 0
         self._refresh()
 
     def epoch(self, cell: Cell, epoch: int) -> None:
@@ -49,11 +53,12 @@ class Progress:
     def ended(self, cell: Cell, score: float | None, note: str) -> None:
         """A cell is finished (with a score) or failed (without)."""
         self._running.pop(cell.key, None)
+        self._epochs.pop(cell.key, None)
         self.done += score is not None
         self.failed += score is None
         if score is not None:
-            self.best = score if self.best is None else max(self.best, score)
-        result = f"{self.metric} {score:.4f}{note}" if score is not None else f"failed: {note}"
+            self._improve(score)
+        result = f"{self.objective.name} {score:.4f}{note}" if score is not None else f"failed: {note}"
         if self._bar is not None:
             self._bar.update(score is not None)
             self._refresh()
@@ -91,14 +96,16 @@ class Progress:
         return "; ".join(parts)
 
     def _seconds_left(self) -> int:
-        """By the epochs that are still to come; cells end early at times, so cells done count as whole.
-
-        0 where there are none, and where nothing is known yet.
-        """
+        """By the epochs that are still to come, of each cell its own; 0 where nothing is known yet."""
         if not self._trained:
             return 0
-        epochs = (self.total - self.done - self.failed) * self.epochs - sum(self._running.values())
+        unknown = max(0, self.total - self.done - self.failed - len(self._epochs))  # a sampler will draw them
+        epochs = sum(self._epochs.values()) + unknown * self._usual - sum(self._running.values())
         return round(max(0, epochs) * (time.monotonic() - self._start) / self._trained)
+
+    def _improve(self, score: float) -> None:
+        if self.objective.better_than(score, self.best):
+            self.best = score
 
     def _refresh(self) -> None:
         if self._bar is not None:

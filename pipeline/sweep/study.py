@@ -6,6 +6,7 @@ looked at with Optuna's own tools; where it lacks a finished cell, it is given i
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,9 +23,10 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import quiet
+from pipeline.credentials import without_password
 from pipeline.errors import UserError
 from pipeline.grid import Range
-from pipeline.params import without_password
+from pipeline.objective import Objective
 from pipeline.schema import SAMPLERS, SweepParams
 from pipeline.sweep.cells import Cell
 from pipeline.tracking.trials import CellRun
@@ -43,10 +45,10 @@ class Study:
         name: the study's.
         sweep: the `sweep` section: space, sampler, pruner, metric.
         seed: of the sampler.
-        epochs: the most that a cell is trained.
+        epochs: the most that any cell is trained.
         storage: URL of Optuna's database.
         done: the finished cells.
-        history: gives the validation accuracy of each epoch of a run; asked only where a pruner wants it.
+        history: gives a run's values of the objective after each epoch; asked only where a pruner wants it.
 
     Raises:
         UserError: the database cannot be used.
@@ -66,9 +68,15 @@ class Study:
         # of samplers that may change with Optuna's version, which is pinned
         quiet.ignore(optuna.exceptions.ExperimentalWarning)
         self._sweep, self._seed, self._history = sweep, seed, history
+        self._objective = Objective(sweep.metric)
         self._space = {key: _distribution(values) for key, values in sweep.grid.values().items()}
         self._trials: dict[str, optuna.Trial] = {}
-        self._study = _open(f"{name}/{_digest(self._space)}", storage, _pruner(sweep.pruner, epochs))
+        self._study = _open(
+            f"{name}/{_digest(self._space, self._objective)}",
+            storage,
+            _pruner(sweep.pruner, epochs),
+            self._objective.direction,
+        )
         self._catch_up(done)
         self._proposals = iter(_grid(sweep, seed)) if sweep.sampler == "grid" else None
 
@@ -119,8 +127,10 @@ class Study:
         trial.set_user_attr("run_id", run_id)
         if pruned:
             self._study.tell(trial, state=TrialState.PRUNED)
+        elif value is None or not math.isfinite(value):  # Optuna completes no trial with such a value
+            self._study.tell(trial, state=TrialState.FAIL)
         else:
-            self._study.tell(trial, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
+            self._study.tell(trial, value)
 
     def close(self) -> None:
         """Give back what was asked for and is not done."""
@@ -140,12 +150,15 @@ class Study:
         for run in done:
             if run.run_id in there or not _contains(self._space, run.values):
                 continue
+            value = self._objective.of_report(run.trial.scores)
+            if not math.isfinite(value):
+                continue
             values = self._history(run.run_id) if self._sweep.pruner != "none" else []
             self._study.add_trial(
                 optuna.trial.create_trial(
                     params=dict(run.values),
                     distributions=self._space,
-                    value=run.trial.scores[self._sweep.metric],
+                    value=value,
                     state=TrialState.PRUNED if run.trial.pruned else TrialState.COMPLETE,
                     user_attrs={"run_id": run.run_id},
                     intermediate_values=dict(enumerate(values, start=1)),
@@ -153,12 +166,12 @@ class Study:
             )
 
 
-def _open(name: str, storage: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+def _open(name: str, storage: str, pruner: optuna.pruners.BasePruner, direction: str) -> optuna.Study:
     try:
         return optuna.create_study(
             study_name=name,
             storage=optuna.storages.RDBStorage(storage),
-            direction="maximize",
+            direction=direction,
             pruner=pruner,
             load_if_exists=True,
         )
@@ -176,9 +189,10 @@ def _distribution(values: tuple | Range) -> BaseDistribution:
     return kind(values.low, values.high, log=values.log)
 
 
-def _digest(space: Mapping[str, BaseDistribution]) -> str:
-    """Names a space: Optuna refuses other values of a key within a study, so an extended grid has another."""
+def _digest(space: Mapping[str, BaseDistribution], objective: Objective) -> str:
+    """Names a space and an objective: within a study Optuna refuses other values and another direction."""
     texts = {key: optuna.distributions.distribution_to_json(value) for key, value in space.items()}
+    texts["objective"] = objective.name
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -199,16 +213,18 @@ def _grid(sweep: SweepParams, seed: int) -> list[Cell]:
 
     It gives the N-th trial of a study the N-th cell as long as no trial came before, whatever became of the
     others; after that it may give a cell again that is still running, and it knows a list of values by its
-    whole, so that one that was extended is new to it. So it is asked for all cells at once, in a study of
-    their own, and what is done is left out by whoever asks.
+    whole, so that one that was extended is new to it. So it is asked for all cells at once, each by its
+    number and in no study (whose every trial would take longer than the one before), and what is done is left
+    out by whoever asks.
     """
-    space = {key: list(values) for key, values in sweep.grid.values().items()}
-    proposals = optuna.create_study(sampler=GridSampler(space, seed=seed))
-    found = []
-    for _ in range(int(np.prod([len(values) for values in space.values()]))):
-        trial = proposals.ask()
-        found.append(Cell({key: trial.suggest_categorical(key, values) for key, values in space.items()}))
-    return found
+    space = {key: CategoricalDistribution(values) for key, values in sweep.grid.values().items()}
+    sampler = GridSampler({key: list(one.choices) for key, one in space.items()}, seed=seed)
+
+    def values(number: int) -> dict[str, Any]:
+        trial = optuna.trial.create_trial(value=0.0, system_attrs={"grid_id": number})
+        return {key: sampler.sample_independent(None, trial, key, one) for key, one in space.items()}
+
+    return [Cell(values(number)) for number in range(math.prod(len(one.choices) for one in space.values()))]
 
 
 def _pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:

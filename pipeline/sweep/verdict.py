@@ -14,10 +14,10 @@ import numpy as np
 from pipeline import report, significance
 from pipeline.errors import UserError
 from pipeline.predictions import Predictions
-from pipeline.sweep import finalists as seeds
 from pipeline.sweep import leaderboard
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.finalists import Finalist
+from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import runs
 from pipeline.tracking.trials import CellRun
 
@@ -27,23 +27,21 @@ _READERS = 8  # files fetched at once: from a server, each takes some round trip
 _MOST_NAMED = 3
 
 
-def of(ranking: Sequence[CellRun], finalists: Sequence[Finalist], metric: str, pictures: int) -> dict:
+def of(ranked: Ranking) -> dict:
     """What verdict.json holds; see the README.
 
     Where the numbers of right answers alone tell a cell from the winner, whichever pictures these were, its
     answers are not read. A cell whose answers are gone, or are of pictures with other names, is not compared.
 
     Args:
-        ranking: finished cells, best first.
-        finalists: with their seeds.
-        metric: what ranks them.
-        pictures: of the validation split.
+        ranked: with one finished cell or more.
 
     Returns:
         `indistinguishable` are the cells that the winner is not better than at the `level`, in their order:
         those with a `corrected_p_value` above what it leaves, and those that are right more often, as there
         may be where another metric, or the mean over seeds, ranks. `p_value` is McNemar's own.
     """
+    ranking, pictures, metric = ranked.cells, ranked.images, ranked.objective.name
     winner, *others = ranking
     right = {run.run_id: round(run.trial.scores["accuracy"] * pictures) for run in ranking}
 
@@ -67,18 +65,17 @@ def of(ranking: Sequence[CellRun], finalists: Sequence[Finalist], metric: str, p
             entries.append(_entry(run, p_value, len(ranking), *counts))
     return {
         "metric": metric,
+        "direction": ranked.objective.direction,
         "level": LEVEL,
         "winner": {"run_id": winner.run_id, "name": Cell(winner.values).name},
         "accuracy": winner.trial.scores["accuracy"],
         "interval": leaderboard.accuracy_interval([winner], pictures),
         "compared": len(others) - len(unsure) + len(comparable),
+        "cells": len(ranking),
         "pictures": pictures,
         "indistinguishable": entries,
-        "ranked_by_mean": winner.run_id in seeds.means(finalists, metric),
-        "finalists": [
-            _finalist(finalist, metric, pictures)
-            for finalist in sorted(finalists, key=lambda finalist: ranking.index(finalist.cell))
-        ],
+        "ranked_by_mean": ranked.by_mean,
+        "finalists": [_finalist(finalist, metric, pictures) for finalist in ranked.finalists],
     }
 
 
@@ -92,6 +89,23 @@ def read(sweep_run_id: str) -> dict | None:
     if FILE not in runs.artifacts(sweep_run_id, ""):
         return None
     return json.loads(runs.read(sweep_run_id, FILE))
+
+
+def fitting(sweep_run_id: str, ranked: Ranking) -> dict | None:
+    """The verdict on a ranking: the stored one, or made here where that is of another ranking."""
+    found = read(sweep_run_id)
+    if not (ranked.cells and ranked.images):
+        return None
+    again = [[one.cell.run_id, list(one.seeds)] for one in ranked.finalists]
+    if (
+        found
+        and found["winner"]["run_id"] == ranked.winner.run_id
+        and found["metric"] == ranked.objective.name
+        and found["cells"] == len(ranked.cells)
+        and [[one["run_id"], one["seeds"]] for one in found["finalists"]] == again
+    ):
+        return found
+    return of(ranked)
 
 
 def lines(verdict: Mapping[str, Any]) -> list[str]:
@@ -108,12 +122,17 @@ def lines(verdict: Mapping[str, Any]) -> list[str]:
     if verdict["ranked_by_mean"]:
         (best,) = (one for one in verdict["finalists"] if one["run_id"] == verdict["winner"]["run_id"])
         found.append(
-            f"the {len(verdict['finalists'])} finalists are ranked by their means over seeds "
-            f"{', '.join(map(str, best['seeds']))}; its is {best['mean']:.4f} ± {best['spread']:.4f}"
+            f"the {len(verdict['finalists'])} finalists are ranked by their means over fresh seeds "
+            f"{', '.join(map(str, best['seeds']))}; its is {with_spread(best['mean'], best['spread'])}"
         )
     elif verdict["finalists"]:
         found.append("one seed alone ranks the finalists until all have been trained with the same ones")
     return found
+
+
+def with_spread(mean: float, spread: float | None) -> str:
+    """A mean over seeds with its standard deviation, where there is one: `0.8100 ± 0.0123`."""
+    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
 
 
 def few(names: Sequence[str]) -> str:
@@ -142,7 +161,8 @@ def _finalist(finalist: Finalist, metric: str, pictures: int) -> dict:
         "scores": finalist.scores(metric),
         "mean": finalist.mean(metric),
         "spread": finalist.spread(metric),
-        "interval": leaderboard.accuracy_interval(finalist.runs, pictures),
+        "first_score": finalist.cell.trial.scores[metric],
+        "interval": leaderboard.accuracy_interval(finalist.runs, pictures) if finalist.runs else None,
     }
 
 

@@ -37,14 +37,16 @@ class Task:
 
     Attributes:
         token: names this try of the cell.
-        session: names the driver's process; another driver of the study stops what this one started.
+        session: the driver's token; another driver of the study stops what this one started.
         study: the study's name.
+        sweep_run_id: the sweep's run, which has the token of the driver in charge.
         run_id: the cell's run.
         name: the cell's name.
         params: the parameters in force, nested, the cell's values among them.
         store: MLflow's tracking URI.
         pictures: where the prepared pictures are, and what they must be.
-        judged: after each epoch, wait for the driver's verdict.
+        epochs: the most that it is trained.
+        judged: after each epoch but the last, wait for the driver's verdict.
         shared: keep checkpoints in the run's artifacts as well.
         versions: of the packages that the driver has; empty: the worker's are the driver's own.
     """
@@ -52,11 +54,13 @@ class Task:
     token: str
     session: str
     study: str
+    sweep_run_id: str
     run_id: str
     name: str
     params: Mapping[str, Any]
     store: str
     pictures: Mapping[str, Any]
+    epochs: int
     judged: bool
     shared: bool
     versions: Mapping[str, str]
@@ -209,14 +213,14 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     if wrong := differing(task.versions):
         return {"state": BROKEN, "reason": f"a worker has other packages than the driver: {wrong}"}
     from pipeline import quiet
-    from pipeline.errors import Interrupted, UserError
+    from pipeline.errors import Interrupted, TakenOver, UserError
 
     try:
         if not quiet.debugging():  # a worker of another machine's cluster, which goes on so once it is told
             quiet.choose(task.params.get("log", "info"))
         _connect(task.store)
         return _train(cell, emit)
-    except Interrupted as stop:
+    except (Interrupted, TakenOver) as stop:
         return {"state": STOPPED, "reason": str(stop)}
     except BaseException as error:
         state, reason = _judge(error)
@@ -246,24 +250,26 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     worker = _dask_worker()
     _import_all(worker.state.nthreads if worker else None)
     from pipeline import trial
-    from pipeline.errors import Interrupted
+    from pipeline.errors import Interrupted, TakenOver
+    from pipeline.objective import Objective
     from pipeline.params import Params
-    from pipeline.sweep import supply
+    from pipeline.sweep import lock, supply
     from pipeline.tracking import runs
     from pipeline.tracking.checkpoints import Checkpoints
 
     task = cell.task
     params = Params.model_validate(task.params)
+    key = Objective(params.sweep.metric).key
     runs.set_tags({"worker": _name()}, task.run_id)
     prepared = supply.opened(task.pictures)
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> bool:
-        emit({"event": "epoch", "token": task.token, "epoch": epoch, "value": values["val_accuracy"]})
-        last = epoch == params.epochs
+        emit({"event": "epoch", "token": task.token, "epoch": epoch, "value": values[key]})
+        waits = task.judged and epoch < task.epochs
         try:
-            verdict = cell.orders.get(task.judged and not last, PATIENCE)
+            verdict = cell.orders.get(waits, PATIENCE)
         except queue.Empty:
-            if task.judged and not last:
+            if waits:
                 raise Interrupted("its driver does not answer any more") from None
             return False
         if verdict == STOP:
@@ -274,6 +280,8 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
         supply.opened(task.pictures)
         if _is_leaving():
             raise Interrupted("its worker leaves the cluster")
+        if lock.token_of(task.sweep_run_id) != task.session:
+            raise TakenOver("another driver has taken its sweep over")
 
     checkpoints = Checkpoints(task.run_id, Path(task.pictures["cache"]), task.shared)
     found = trial.go_on(task.run_id, params, prepared, task.name, checkpoints, on_epoch, check)

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
 from pipeline.arguments import load
-from pipeline.errors import Interrupted, UserError
+from pipeline.errors import Interrupted, TakenOver, UserError
 from pipeline.params import Params
 
 # For callers that have not moved to `store` and `artifacts` yet.
@@ -82,6 +82,9 @@ def _closed() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Interrupted):
         _end_broken("KILLED")
+        raise
+    except TakenOver:
+        mlflow.tracking.fluent._active_run_stack.get().pop()  # `end_run` would write a status
         raise
     except BaseException:
         _end_broken("FAILED")

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 
-from pipeline.errors import UserError
+from pipeline.params import section_of
 from pipeline.tracking import runs
 
 REPORT = "report/"
-FORMAT = "1"  # of what is written to a sweep's runs; raise it when their meaning changes
+FORMAT = "2"  # of what is written to a sweep's runs; raise it when their meaning changes
 # Steps of a sweep's nested runs; each such run has its values under a tag of the same name.
 CELL, FINALIST = "cell", "finalist"
+# Tags of a sweep's run: whether it is complete; when it was started last (ms since 1970); which images its
+# cells are trained on.
+COMPLETE, STARTED, DATA = "complete", "started", "data_digest"
 PAGE = 1000  # runs a search returns at once
 ORIGIN = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
 
@@ -101,6 +104,9 @@ class Sweep:
         experiment_id: of the run, and of its cells'.
         tags: of the run.
         metrics: of the run.
+        params: of the run: those of its first start, dotted, as text.
+        status: MLflow's, as of a cell.
+        started: when it was started last, ms since 1970.
     """
 
     run_id: str
@@ -108,13 +114,39 @@ class Sweep:
     experiment_id: str
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    status: str
+    started: int
 
     @classmethod
     def of(cls, run: Run) -> Self:
         """Read a sweep's run."""
+        tags = run.data.tags
         return cls(
-            run.info.run_id, run.data.tags["study"], run.info.experiment_id, run.data.tags, run.data.metrics
+            run.info.run_id,
+            tags.get("study", ""),
+            run.info.experiment_id,
+            tags,
+            run.data.metrics,
+            run.data.params,
+            run.info.status,
+            int(tags.get(STARTED, run.info.start_time)),
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether each of its cells, and of its repeats, is finished or failed for good."""
+        if COMPLETE in self.tags:
+            return self.tags[COMPLETE] == "true"
+        return self.status == "FINISHED"
+
+    def setting(self, key: str) -> Any:
+        """The value of a grid's key (`learning_rate`) that cells without that key were trained with."""
+        text = self.params[f"{section_of(key)}.{key}"]
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:  # text is logged as it is
+            return text
 
     def cells(self) -> list[CellRun]:
         """Its cells, oldest first; one run each."""
@@ -146,21 +178,35 @@ class Sweep:
         return self._new(name, {"step": FINALIST, FINALIST: values, "finalist_of": cell_run_id})
 
     def _found(self, step: str) -> list[CellRun]:
-        """The runs of a step, one for each combination of values.
+        """The runs of a step, one for each combination of values; of several, the finished or fuller one."""
+        chosen, _ = self._told_apart(step)
+        return [CellRun.of(run) for run in sorted(chosen, key=lambda run: run.info.start_time)]
 
-        Where a store was killed between making a run and saying so, there may be a second run that nothing
-        was ever logged to: it is deleted here.
+    def remove_empty_doubles(self) -> None:
+        """Delete second runs of cells that nothing was ever logged to; for the driver alone.
+
+        There may be one where a store was killed between making a run and saying so.
         """
+        for step in (CELL, FINALIST):
+            for run in self._told_apart(step)[1]:
+                if not (run.data.params or run.data.metrics or run.outputs.model_outputs):
+                    MlflowClient().delete_run(run.info.run_id)
+
+    def _told_apart(self, step: str) -> tuple[list[Run], list[Run]]:
+        """The runs of a step: the one that counts for each combination of values, and all others."""
         found = _search(
             self.experiment_id,
             f"tags.study = '{self.study}' AND tags.step = '{step}' "
             f"AND tags.mlflow.parentRunId = '{self.run_id}'",
         )
         chosen: dict[str, Run] = {}
-        for run in sorted(found, key=lambda run: (not run.data.params, run.info.start_time)):
-            if chosen.setdefault(run.data.tags[step], run) is not run:
-                MlflowClient().delete_run(run.info.run_id)
-        return [CellRun.of(run) for run in sorted(chosen.values(), key=lambda run: run.info.start_time)]
+        for run in sorted(
+            found,
+            key=lambda run: (run.info.status != "FINISHED", not run.data.params, run.info.start_time),
+        ):
+            chosen.setdefault(run.data.tags[step], run)
+        kept = {run.info.run_id for run in chosen.values()}
+        return [*chosen.values()], [run for run in found if run.info.run_id not in kept]
 
     def _new(self, name: str, tags: Mapping[str, str]) -> str:
         """Make a nested run; its tags come in one step, so that it is found whatever is killed afterwards."""
@@ -171,28 +217,15 @@ class Sweep:
         return run.info.run_id
 
 
-def newest_sweep(study: str) -> Sweep | None:
-    """The sweep of a study's newest generation; the oldest run of it, where there are several.
+def sweeps(data_digest: str | None = None) -> list[Sweep]:
+    """The sweeps of the experiment, of the images of a digest where one is given; oldest run first."""
+    condition = "tags.step = 'sweep'" + (f" AND tags.{DATA} = '{data_digest}'" if data_digest else "")
+    return [Sweep.of(run) for run in _search(runs.experiment_id(), condition)]
 
-    Args:
-        study: the study's name without its generation; `sweep.fresh` starts generations `NAME-2`, `NAME-3`, …
 
-    Raises:
-        UserError: it was made by a version of this pipeline that wrote something else.
-    """
-    found = [
-        Sweep.of(run)
-        for run in _search(runs.experiment_id(), f"tags.step = 'sweep' AND tags.study LIKE '{study}%'")
-    ]
-    newest = max((generation(sweep.study) for sweep in found), default=0)
-    sweep = next((sweep for sweep in found if generation(sweep.study) == newest), None)
-    if sweep and sweep.tags.get("format") != FORMAT:
-        raise UserError(
-            f"study {sweep.study} (run {sweep.run_id}) was made by another version of this pipeline: its "
-            f"format is {sweep.tags.get('format', 'none')}, this one writes {FORMAT}; start over with "
-            "sweep.fresh=true, which keeps its runs, or go back to that version"
-        )
-    return sweep
+def newest_sweep() -> Sweep | None:
+    """The sweep that was started last, whatever its state; None where there is none."""
+    return max(sweeps(), key=lambda sweep: sweep.started, default=None)
 
 
 def next_generation(study: str) -> str:
@@ -239,9 +272,9 @@ def _digests(run: Run) -> set[str]:
     return {used.dataset.digest for used in run.inputs.dataset_inputs}
 
 
-def validation_accuracies(run_id: str) -> list[float]:
-    """A run's validation accuracy after each epoch."""
-    history = MlflowClient().get_metric_history(run_id, "val_accuracy")
+def history(run_id: str, key: str) -> list[float]:
+    """A run's values of a metric after each epoch, in order."""
+    history = MlflowClient().get_metric_history(run_id, key)
     return [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
 
 
@@ -250,6 +283,11 @@ def fail(run_id: str, reason: str) -> None:
     client = MlflowClient()
     client.set_tag(run_id, "reason", reason)
     client.set_terminated(run_id, "FAILED")
+
+
+def is_deleted(run_id: str) -> bool:
+    """Whether a run was deleted, in the UI perhaps."""
+    return MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED
 
 
 def interrupt(run_id: str) -> None:

@@ -1,0 +1,265 @@
+"""A sweep's one ranking: made once, stored with the sweep's run as leaderboard.json, and read by all.
+
+The report, the model card, `register`, `evaluate`, `explain` and `export` take a `Ranking` from `of`; none of
+them ranks again. leaderboard.json:
+
+    {"format": 1, "rule": {"metric", "finalists", "repeats", "seed"}, "direction": "maximize" or "minimize",
+     "complete": bool, "total": cells when it is complete, "images": of the validation split,
+     "cells": [{"rank", "name", "run_id", "values", "value", "scores", "val_loss", "best_epoch", "epochs",
+                "diverged", "pruned", "mean", "spread", "repeats": [{"seed", "run_id", "scores", …}]}, …],
+     "failed": [{"name", "run_id", "values", "reason"}, …]}
+
+`value` is what ranks the cell: the mean over fresh seeds where finalists are ranked by theirs, else its own
+score. A number that is not finite is null.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from pipeline.errors import UserError
+from pipeline.objective import Objective
+from pipeline.sweep import finalists
+from pipeline.sweep.cells import Cell
+from pipeline.sweep.finalists import Finalist
+from pipeline.sweep.order import Rule, best_first
+from pipeline.tracking import artifacts
+from pipeline.tracking.trials import CellRun, Sweep, Trial
+
+FILE = "leaderboard.json"  # among the artifacts of a sweep's run
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The finished cells of a sweep, best first.
+
+    Attributes:
+        rule: what ordered them.
+        cells: finished ones; the first is the winner.
+        finalists: those trained again, with their fresh seeds, in the order of `cells`.
+        failed: cells that failed for good, each with its reason.
+        total: cells that the sweep has when it is complete.
+        images: of the validation split.
+        complete: whether every cell, and every repeat of a finalist, is finished or failed.
+    """
+
+    rule: Rule
+    cells: tuple[CellRun, ...]
+    finalists: tuple[Finalist, ...]
+    failed: tuple[CellRun, ...]
+    total: int
+    images: int
+    complete: bool
+
+    @classmethod
+    def make(
+        cls,
+        rule: Rule,
+        cells: Sequence[CellRun],
+        repeats: Sequence[CellRun],
+        total: int,
+        images: int,
+        complete: bool,
+    ) -> Self:
+        """Rank cells.
+
+        Args:
+            rule: what orders them.
+            cells: of the sweep, in whatever state.
+            repeats: its runs of cells that were trained again.
+            total: cells that it has when it is complete.
+            images: of the validation split.
+            complete: whether it is.
+        """
+        done = [cell for cell in cells if cell.trial]
+        _check_scored(done, rule.metric)
+        found = finalists.of(rule, done, repeats)
+        means = finalists.means(found, rule.metric)
+        order = best_first(done, rule.objective, means)
+        return cls(
+            rule,
+            tuple(order),
+            tuple(sorted(found, key=lambda one: order.index(one.cell))),
+            tuple(cell for cell in cells if cell.status == "FAILED"),
+            total,
+            images,
+            complete,
+        )
+
+    @property
+    def objective(self) -> Objective:
+        """What ranked the cells."""
+        return self.rule.objective
+
+    @property
+    def winner(self) -> CellRun | None:
+        """The best cell; None where no cell is finished."""
+        return self.cells[0] if self.cells else None
+
+    @property
+    def by_mean(self) -> bool:
+        """Whether means over fresh seeds rank the finalists."""
+        return bool(finalists.means(self.finalists, self.rule.metric))
+
+    def value(self, cell: CellRun) -> float:
+        """What ranks a cell: a finalist's mean over fresh seeds, else the score of its one seed."""
+        means = finalists.means(self.finalists, self.rule.metric)
+        return means.get(cell.run_id, self.objective.of_report(cell.trial.scores))
+
+    def rank_of(self, run_id: str) -> int | None:
+        """A cell's rank, from 1, by its run; None where it is not finished, or not of this sweep."""
+        ranks = {cell.run_id: rank for rank, cell in enumerate(self.cells, start=1)}
+        return ranks.get(run_id)
+
+    def finalist(self, run_id: str) -> Finalist | None:
+        """What a cell came to with fresh seeds; None where it is no finalist."""
+        return next((one for one in self.finalists if one.cell.run_id == run_id), None)
+
+    def as_json(self) -> bytes:
+        """The file's content."""
+        content = {
+            "format": FORMAT,
+            "rule": asdict(self.rule),
+            "direction": self.objective.direction,
+            "complete": self.complete,
+            "total": self.total,
+            "images": self.images,
+            "cells": [
+                {"rank": rank, "value": _number(self.value(cell))} | self._entry(cell)
+                for rank, cell in enumerate(self.cells, start=1)
+            ],
+            "failed": [_head(cell) | {"reason": cell.reason} for cell in self.failed],
+        }
+        return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """What `as_json` wrote.
+
+        Raises:
+            ValueError: it is of another format.
+        """
+        found = json.loads(content)
+        if found.get("format") != FORMAT:
+            raise ValueError(f"{FILE} has format {found.get('format')}, not {FORMAT}")
+        cells = [_cell(entry) for entry in found["cells"]]
+        again = [
+            Finalist(cell, tuple(one["seed"] for one in repeats), tuple(map(_cell, repeats)))
+            for cell, entry in zip(cells, found["cells"], strict=True)
+            if (repeats := entry.get("repeats")) is not None
+        ]
+        failed = [
+            CellRun(entry["run_id"], entry["values"], "FAILED", None, entry["reason"])
+            for entry in found["failed"]
+        ]
+        return cls(
+            Rule(**found["rule"]),
+            tuple(cells),
+            tuple(again),
+            tuple(failed),
+            found["total"],
+            found["images"],
+            found["complete"],
+        )
+
+    def _entry(self, cell: CellRun) -> dict[str, Any]:
+        entry = _head(cell) | _trial(cell)
+        if (finalist := self.finalist(cell.run_id)) is None:
+            return entry
+        again = [
+            {"seed": seed} | _head(run) | _trial(run)
+            for seed, run in zip(finalist.seeds, finalist.runs, strict=True)
+        ]
+        metric = self.rule.metric
+        return entry | {
+            "mean": _number(finalist.mean(metric)),
+            "spread": _number(finalist.spread(metric)),
+            "repeats": again,
+        }
+
+
+def of(sweep: Sweep) -> Ranking:
+    """The ranking of a sweep: the stored one, or made here where cells have ended since it was stored.
+
+    That is so of a sweep that runs, that was killed, or whose runs were deleted; it is then not complete.
+    """
+    cells, repeats = _distinct(sweep), sweep.finalists()
+    rule, found = Rule.read(sweep), stored(sweep.run_id)
+    if found is not None and found.rule == rule and _same_runs(found, cells, repeats):
+        return found
+    total = max(int(sweep.metrics.get("cells/total", 0)), len(cells))
+    images = int(sweep.metrics.get("pictures/validation", 0))
+    return Ranking.make(rule, cells, repeats, total, images, complete=False)
+
+
+def _distinct(sweep: Sweep) -> list[CellRun]:
+    """A sweep's cells, without those that are finished ones under another name, as a longer grid has them."""
+    found = sweep.cells()
+    keys = sorted({key for cell in found for key in cell.values})
+    once: dict[str, CellRun] = {}
+    for cell in sorted(found, key=lambda cell: cell.trial is None):
+        values = [cell.values[key] if key in cell.values else sweep.setting(key) for key in keys]
+        once.setdefault(json.dumps(values), cell)
+    return [*once.values()]
+
+
+def stored(run_id: str) -> Ranking | None:
+    """The ranking that a sweep's run has; None where it has none that is whole."""
+    if FILE not in artifacts.names(run_id, ""):
+        return None
+    try:
+        return Ranking.from_json(artifacts.read(run_id, FILE))
+    except (ValueError, KeyError, TypeError):  # cut off where a store was killed, or of another version
+        return None
+
+
+def _same_runs(stored: Ranking, cells: Sequence[CellRun], repeats: Sequence[CellRun]) -> bool:
+    done = {cell.run_id for cell in cells if cell.trial}
+    seeds = {run.run_id for one in finalists.of(stored.rule, stored.cells, repeats) for run in one.runs}
+    return {cell.run_id for cell in stored.cells} == done and seeds == {
+        run.run_id for one in stored.finalists for run in one.runs
+    }
+
+
+def _check_scored(done: Sequence[CellRun], metric: str) -> None:
+    """Check that finished cells have the score that ranks them.
+
+    Raises:
+        UserError: some do not: they were trained before `pipeline.scores` had it.
+    """
+    lacking = [cell.run_id for cell in done if metric not in cell.trial.scores]
+    if lacking:
+        raise UserError(
+            f"sweep.metric: got {metric}, which {len(lacking):,} finished cells of this study lacked when "
+            f"trained, as run {lacking[0]}; start over with sweep.fresh=true, or rank by another metric"
+        )
+
+
+def _head(cell: CellRun) -> dict[str, Any]:
+    return {"name": Cell(cell.values).name, "run_id": cell.run_id, "values": dict(cell.values)}
+
+
+def _trial(cell: CellRun) -> dict[str, Any]:
+    known = asdict(cell.trial)
+    del known["run_id"]
+    scores = {name: _number(value) for name, value in known["scores"].items()}
+    return known | {"scores": scores, "val_loss": _number(known["val_loss"])}
+
+
+def _cell(entry: dict[str, Any]) -> CellRun:
+    scores = {name: _float(value) for name, value in entry["scores"].items()}
+    rest = {name: entry[name] for name in ("best_epoch", "epochs", "diverged", "pruned")}
+    trial = Trial(entry["run_id"], scores, _float(entry["val_loss"]), **rest)
+    return CellRun(entry["run_id"], entry["values"], "FINISHED", trial, "")
+
+
+def _number(value: float | None) -> float | None:
+    """The value as JSON has it, which knows neither NaN nor infinity."""
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else value
