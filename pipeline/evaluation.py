@@ -10,7 +10,7 @@ from pipeline.data import pictures
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.examples import predict
-from pipeline.tracking import models, runs
+from pipeline.tracking import artifacts, models, runs
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Evaluation:
     report: metrics.Report
     labels: np.ndarray
     probabilities: np.ndarray
+    model_id: str | None
 
 
 def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation:
@@ -43,7 +44,8 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
         examples = replace(examples, images=_Resized(prepared.images, size))
     probabilities = predict(model.network, examples)
     labels = examples.labels[examples.indices]
-    return Evaluation(metrics.report(labels, probabilities, prepared.classes), labels, probabilities)
+    result = metrics.report(labels, probabilities, prepared.classes)
+    return Evaluation(result, labels, probabilities, model.model_id)
 
 
 class _Resized:
@@ -56,13 +58,12 @@ class _Resized:
         return np.stack([pictures.resize(Image.fromarray(image), self.size) for image in self.images[rows]])
 
 
-def record(
-    evaluation: Evaluation, prepared: Prepared, split: str, title: str, run_id: str | None = None
-) -> None:
-    """Log an evaluation to the open run, or another: metrics `SPLIT/…`, the report's files under `SPLIT`."""
+def record(evaluation: Evaluation, prepared: Prepared, split: str, title: str, run_id: str) -> None:
+    """Log an evaluation: metrics `SPLIT/…` to a run and to the model, and the report's files to the run."""
     result = evaluation.report
     names = [prepared.names[row] for row in prepared.indices(split)]
-    runs.log_metrics({f"{split}/{key}": value for key, value in result.scores().items()}, run_id=run_id)
+    scores = {f"{split}/{key}": value for key, value in result.scores().items()}
+    artifacts.log_scores(runs.get(run_id), evaluation.model_id, split, scores)
     files = report.classification(result, names, evaluation.labels, evaluation.probabilities, title)
     files |= report.roc_curve(evaluation.labels, evaluation.probabilities, prepared.classes)
     runs.log_files(files, split, run_id)

@@ -102,7 +102,7 @@ def _record(
             runs.set_tags({"pruned": "true"})
         return pruned
 
-    runs.log_dataset(prepared, params.data.source)
+    runs.log_dataset(prepared, params.data.source, splits.TRAIN, splits.VALIDATION)
     trained = training.train(
         params.model,
         params.train,

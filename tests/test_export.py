@@ -248,7 +248,7 @@ def test_champion_is_exported(exported, monkeypatch, capsys):
     mlflow.set_tracking_uri(exported.uri)
     model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")
     mlflow.set_tracking_uri(None)
-    answer = model.predict(np.asarray(picture)[None]).iloc[0]
+    answer = model.get_raw_model().predict(np.asarray(picture)[None]).iloc[0]
     label, probability = capsys.readouterr().out.splitlines()[-1].split()
     assert (label, float(probability)) == (
         answer["label"],

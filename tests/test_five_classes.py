@@ -111,7 +111,7 @@ def test_prediction_explanation_and_export_of_the_champion(swept):
     pixels = np.stack([np.asarray(draw(COLOURS["navy"], 3).resize((SIZE, SIZE)))])
     session = onnxruntime.InferenceSession(swept.path / "exports/model.onnx")
     (probabilities,) = session.run(["probabilities"], {"images": pixels})
-    served = model.predict(pixels)[sorted(COLOURS)].to_numpy()
+    served = model.get_raw_model().predict(pixels)[sorted(COLOURS)].to_numpy()
     np.testing.assert_allclose(probabilities, served, atol=1e-5)
 
 

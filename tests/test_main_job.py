@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -112,8 +113,17 @@ def test_cells_have_a_model_and_a_dataset(client, cell_runs):
         (model,) = run.outputs.model_outputs
         logged = client.get_logged_model(model.model_id)
         assert logged.name == "model"
-        (used,) = run.inputs.dataset_inputs
-        digests.add(used.dataset.digest)
+        used = [entry.dataset for entry in run.inputs.dataset_inputs]
+        assert sorted(data.name for data in used) == ["sample", "sample-validation"]
+        digests |= {data.digest for data in used}
+        assert (logged.params, logged.model_type) == (run.data.params, "simple_cnn")
+        assert logged.tags["cell"] == run.data.tags["cell"]
+        on_validation = [metric for metric in logged.metrics if metric.dataset_name == "sample-validation"]
+        assert {metric.key: metric.value for metric in on_validation} == {
+            key: value
+            for key, value in run.data.metrics.items()
+            if key.startswith("report/") and not math.isnan(value)
+        }
         folder = Path(logged.artifact_location.removeprefix("file://"))
         assert (folder / "input_example.json").exists()
         assert (
@@ -143,9 +153,20 @@ def test_parent_has_the_outcome(parent, cell_runs, swept):
     assert rows[0]["name"] in swept.result.stdout
 
 
-def test_only_the_winner_meets_the_test_split(parent, cell_runs):
+def test_only_the_winner_meets_the_test_split(client, parent, cell_runs):
     assert {"test/accuracy", "test/f1"} <= set(parent.data.metrics)
     assert not any(key.startswith("test/") for run in cell_runs for key in run.data.metrics)
+    models = {output.model_id: run for run in cell_runs for output in run.outputs.model_outputs}
+    for model_id, run in models.items():
+        tested = {
+            metric.key: metric.value
+            for metric in client.get_logged_model(model_id).metrics
+            if metric.dataset_name == "sample-test"
+        }
+        won = run.info.run_id == parent.data.tags["best_run_id"]
+        assert tested == {
+            key: value for key, value in parent.data.metrics.items() if won and key.startswith("test/")
+        }
     tested = {row["name"] for row in predictions(artifact(parent, "test"))}
     validated = {row["name"] for row in predictions(artifact(cell_runs[0], "report"))}
     assert len(tested) == len(validated) == 24
@@ -210,7 +231,7 @@ model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")
 rows = [row for row in csv.DictReader(open(index))]
 pictures = np.load(images)
 wanted = [n for n, row in enumerate(rows) if row["split"] == "validation"]
-answers = model.predict(pictures[wanted])[["cat", "dog"]].to_numpy()
+answers = model.get_raw_model().predict(pictures[wanted])[["cat", "dog"]].to_numpy()
 for n, answer in zip(wanted, answers):
     print("answer", rows[n]["name"], *(repr(float(value)) for value in answer))
 """

@@ -38,10 +38,10 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     model = models.load(uri)
     if model.data_digest != pictures.digest:
         warn("the pictures have changed since the training: some of these may have been trained on")
-    with runs.run("evaluate", params, {"step": "evaluate", "evaluated_run_id": run_id}):
-        runs.log_dataset(pictures, trained.data.source)
+    with runs.run("evaluate", params, {"step": "evaluate", "evaluated_run_id": run_id}) as own_id:
+        runs.log_dataset(pictures, trained.data.source, split)
         result = evaluation.evaluate(model, pictures, split)
-        evaluation.record(result, pictures, split, f"{split} split")
+        evaluation.record(result, pictures, split, f"{split} split", own_id)
     print(result.report.text)
     auc = "" if result.report.roc_auc is None else f", ROC AUC {result.report.roc_auc:.4f}"
     print(f"{split} split: accuracy {result.report.accuracy:.4f}, F1 {result.report.f1:.4f}{auc}")

@@ -1,6 +1,8 @@
 """A run's artifacts, files and data sets: log them, read them back."""
 
+import math
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,11 +10,16 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Dataset, Metric, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
+
+# What a run uses a split for, in MLflow's words.
+CONTEXTS = {splits.TRAIN: "training", splits.VALIDATION: "validation", splits.TEST: "test"}
 
 
 def log_files(files: Mapping[str, bytes], folder: str = "", run_id: str | None = None) -> None:
@@ -73,23 +80,77 @@ def names(run_id: str, folder: str) -> set[str]:
     return {Path(item.path).name for item in MlflowClient().list_artifacts(run_id, folder)}
 
 
-def log_dataset(prepared: Prepared, source: str) -> None:
-    """Log the prepared pictures as the open run's dataset input, under the start of their digest."""
-    dataset = MetaDataset(
-        CodeDatasetSource({"source": source}),
-        name=Path(source).name or source,
-        digest=prepared.digest[:16],  # MLflow takes up to 36 characters, and shows 8
+def log_dataset(prepared: Prepared, source: str, *used: str) -> None:
+    """Log splits of the prepared images as the open run's data sets, in one call to the store.
+
+    The training split has the source's name, another one `NAME-SPLIT`; the digest of all is the start of the
+    prepared images' own, which covers how they are split. `log_scores` finds a split by its context.
+
+    Args:
+        prepared: the images.
+        source: `data.source`.
+        used: the splits; the training split where none is named.
+    """
+    name = Path(source).name or source
+    chosen = used or (splits.TRAIN,)
+    mlflow.log_inputs(
+        [
+            MetaDataset(
+                CodeDatasetSource({"source": source}),
+                name=name if split == splits.TRAIN else f"{name}-{split}",
+                digest=prepared.digest[:16],  # MLflow takes up to 36 characters, and shows 8
+            )
+            for split in chosen
+        ],
+        [CONTEXTS[split] for split in chosen],
+        [None] * len(chosen),
     )
-    mlflow.log_input(dataset, context="training")
+
+
+def log_scores(run: Run, model_id: str | None, split: str, metrics: Mapping[str, float]) -> None:
+    """Log what a model scores on a split to a run, and to the model, linked to the split's data set.
+
+    The run alone gets a score that is not a number: a model's metrics would have it as 0, the best loss.
+
+    Args:
+        run: one that has the split among its data sets.
+        model_id: of the logged model; None: the run alone gets the metrics.
+        split: that was predicted.
+        metrics: by name.
+    """
+    used, now = _dataset(run, split), int(time.time() * 1000)
+    # not mlflow.log_metrics: it enters the model among the run's inputs, which takes another call
+    MlflowClient().log_batch(
+        run.info.run_id,
+        [
+            Metric(
+                key,
+                float(value),
+                now,
+                step=0,
+                model_id=None if math.isnan(value) else model_id,
+                dataset_name=used and used.name,
+                dataset_digest=used and used.digest,
+                run_id=run.info.run_id,
+            )
+            for key, value in metrics.items()
+        ],
+    )
+
+
+def _dataset(run: Run, split: str) -> Dataset | None:
+    """A run's data set of a split; None where it has none, as runs of earlier versions."""
+    for used in run.inputs.dataset_inputs:
+        if {tag.key: tag.value for tag in used.tags}.get(MLFLOW_DATASET_CONTEXT) == CONTEXTS[split]:
+            return used.dataset
+    return None
 
 
 def log_prepared(prepared: Prepared, source: str) -> None:
     """Log the prepared pictures to the open run: dataset, counts, and the list of what was left out."""
-    log_dataset(prepared, source)
-    counts = {
-        f"pictures/{split}": len(prepared.indices(split))
-        for split in (splits.TRAIN, splits.VALIDATION, splits.TEST)
-    }
+    counts = {split: len(prepared.indices(split)) for split in CONTEXTS}
+    log_dataset(prepared, source, *(split for split, count in counts.items() if count))
+    counts = {f"pictures/{split}": count for split, count in counts.items()}
     mlflow.log_metrics(counts | {"pictures/rejected": len(prepared.rejected)})
     files = ("metadata.json", "rejected.csv")
     log_files({name: (prepared.path / name).read_bytes() for name in files}, "data")

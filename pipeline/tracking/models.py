@@ -13,15 +13,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
-from pipeline.data import sample
+from pipeline.data import sample, splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
-from pipeline.tracking import runs, store
+from pipeline.tracking import artifacts, runs, store
 from served_image_classifier import classifier, inputs
 
 NAME = "model"
@@ -39,11 +39,13 @@ class Loaded:
         network: (batch, size, size, 3) uint8 -> (batch, num_classes) float32; not compiled.
         classes: names in the order of the outputs.
         data_digest: of the prepared pictures that it was trained on.
+        model_id: of the logged model; None where it is not in the store.
     """
 
     network: keras.Model
     classes: tuple[str, ...]
     data_digest: str
+    model_id: str | None = None
 
 
 def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[str, float]) -> str:
@@ -67,7 +69,7 @@ def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[st
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     missing = {key: value for key, value in metrics.items() if key not in run.data.metrics}
     if missing:
-        mlflow.log_metrics(missing, model_id=logged.model_id)
+        artifacts.log_scores(run, logged.model_id, splits.VALIDATION, missing)
     return logged.model_uri
 
 
@@ -75,7 +77,7 @@ def _whole_one(client: MlflowClient, run: Run) -> LoggedModel | None:
     """The model that a run made before it was broken off; half ones are deleted."""
     whole = None
     for model in client.search_logged_models(
-        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' AND name = '{NAME}'"
     ):
         if model.status == LoggedModelStatus.READY:
             whole = model
@@ -90,7 +92,7 @@ def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared
     That loads each model again to try its input example, which would take as long here as the rest of the
     recording; the tests do it once for all.
     """
-    logged = client.create_logged_model(run.info.experiment_id, NAME, run.info.run_id)
+    logged = _create(client, run.info.experiment_id, NAME, run)
     described = _described(logged)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, NAME)
@@ -108,6 +110,18 @@ def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
 
 
+def _create(client: MlflowClient, experiment_id: str, name: str, run: Run) -> LoggedModel:
+    """A logged model with what is known of the run that trained it: parameters, network, study and cell."""
+    return client.create_logged_model(
+        experiment_id,
+        name,
+        run.info.run_id,
+        {key: run.data.tags[key] for key in ("study", "cell") if key in run.data.tags},
+        run.data.params,
+        run.data.params.get("model.name"),
+    )
+
+
 def _described(logged: LoggedModel) -> mlflow.models.Model:
     return mlflow.models.Model(
         artifact_path=logged.artifact_location,
@@ -122,19 +136,21 @@ def _pinned(packages: Sequence[str]) -> list[str]:
 
 
 def log_served(run_id: str, model: Loaded) -> str:
-    """Log a network as a model that is served: encoded pictures of any size in, labels out.
+    """Log a network as a model that is served: encoded images of any size in, labels out.
+
+    It has the parameters, the scores and the source run of the model that it is made of.
 
     Args:
-        run_id: of the run that registers it.
-        model: as `load` gives it.
+        run_id: of the run that registers it, which gets the scores as well.
+        model: a training's, as `load` gives it.
 
     Returns:
         The logged model's URI.
     """
     client = MlflowClient()
-    logged = client.create_logged_model(
-        client.get_run(run_id).info.experiment_id, SERVED_NAME, source_run_id=run_id
-    )
+    trained = client.get_logged_model(model.model_id)
+    experiment_id = client.get_run(run_id).info.experiment_id
+    logged = _create(client, experiment_id, SERVED_NAME, client.get_run(trained.source_run_id))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, SERVED_NAME)
         classifier.save(Path(temporary, "classifier"), model.network, model.classes)
@@ -150,7 +166,22 @@ def log_served(run_id: str, model: Loaded) -> str:
             metadata={"classes": list(model.classes), "data_digest": model.data_digest},
         )
         client.log_model_artifacts(logged.model_id, str(folder))
+    client.log_batch(run_id, [_of_model(metric, logged.model_id, run_id) for metric in trained.metrics])
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY).model_uri
+
+
+def _of_model(metric: Metric, model_id: str, run_id: str) -> Metric:
+    """A metric of a model as one of another model, in another run."""
+    return Metric(
+        metric.key,
+        metric.value,
+        metric.timestamp,
+        metric.step,
+        model_id=model_id,
+        dataset_name=metric.dataset_name,
+        dataset_digest=metric.dataset_digest,
+        run_id=run_id,
+    )
 
 
 def _served_signature(classes: Sequence[str]) -> ModelSignature:
@@ -185,7 +216,7 @@ def load(uri: str) -> Loaded:
     else:
         folder = mlflow.artifacts.download_artifacts(uri)  # where it is, if that is on this machine
         network = classifier.load(Path(folder, known.flavors["python_function"]["data"])).network
-    return Loaded(network, tuple(known.metadata["classes"]), known.metadata["data_digest"])
+    return Loaded(network, tuple(known.metadata["classes"]), known.metadata["data_digest"], known.model_id)
 
 
 def load_named(uri: str, key: str) -> Loaded:
