@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from pipeline import intervals, markdown
+from pipeline.console import few
 from pipeline.data import splits
 from pipeline.facts import Facts, Place, Registered
 from pipeline.markdown import escape
@@ -19,7 +20,6 @@ from pipeline.networks import BACKBONE_FILES, NETWORKS
 FOLDER, CARD, SHEET = "card", "model_card.md", "mistakes.png"  # among a run's artifacts
 _MOST_PAIRS = 3  # of classes that are mixed up
 _MOST_CLASSES = 20  # that tables have a row for; of more, those that matter most
-_MOST_NAMED = 8  # classes in a sentence
 _MOST_ALIKE = 3  # cells that the winner cannot be told from
 _PARAMETERS = ("seed", "data", "model", "train")  # sections of params.yaml that a training depends on
 # Of a description that is too long, in this order; what is never left out has a bounded length.
@@ -354,9 +354,7 @@ def _pretrained(params: Mapping[str, str]) -> list[str]:
 
 
 def _few(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(map(_name, names[:_MOST_NAMED])) + more
+    return few([_name(name) for name in names])
 
 
 def _name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -50,6 +51,16 @@ def file_size(count: int) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: `1 picture`, `1,234 pictures`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def few(texts: Sequence[str], most: int = 8) -> str:
+    """The first few of any number of texts, and how many more there are.
+
+    >>> few(["cat", "dog"]), few(["cat", "dog", "emu", "fox"], most=2)
+    ('cat, dog', 'cat, dog and 2 more')
+    """
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 class Bar(tqdm):

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline import metrics, report, trial
+from pipeline.console import few
 from pipeline.data import pictures
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
@@ -36,8 +37,8 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
         )
     if model.classes != prepared.classes:
         raise UserError(
-            f"the model tells {', '.join(model.classes)} apart, the pictures are of "
-            f"{', '.join(prepared.classes)}: name the data.source that it was trained on, or another model"
+            f"the model tells {few(model.classes)} apart, the pictures are of "
+            f"{few(prepared.classes)}: name the data.source that it was trained on, or another model"
         )
     size = model.network.input_shape[1]
     if size != prepared.image_size:

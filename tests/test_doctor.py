@@ -269,6 +269,21 @@ def test_page_shows_names_as_they_are_and_bounds_its_pictures():
     assert len(rows) == 1 + 1 + 58
 
 
+def test_page_of_a_thousand_classes_is_small_and_shows_the_ends():
+    classes = [f"class {number:03}" for number in range(1000) for _ in range(4 if number == 7 else 2)]
+    prepared = small_set([TRAIN, VALIDATION] * 1001, classes)
+    found = tuple(kinds.classes(prepared))
+    examination = page.Examination("there", prepared, None, found, None, (), ())
+    content = page.html(examination, {})
+    assert len(content) < 50_000
+    read = _Page(content.decode())
+    assert "The 20 largest and the 20 smallest classes; 960 more lie between them." in read.text
+    assert "class 500" not in read.text
+    assert all(len(line) < 300 for line in [*page.console(examination), *quick.lines(prepared)])
+    assert found[0].rows[-1].label == "class 007"  # the smallest first, in findings.csv, too
+    assert len(findings.table(found).splitlines()) == 1 + 1000 + 1000
+
+
 def folder_of(path: Path, counts: dict[str, int]) -> Path:
     for label, count in counts.items():
         (path / label).mkdir(parents=True)

@@ -31,6 +31,17 @@ def test_times(seconds, text):
     assert console.duration(seconds) == text
 
 
+def test_a_thousand_classes_are_not_listed():
+    """In what is printed of them: the first few, and how many more."""
+    from pipeline.steps import explain
+
+    classes = tuple(f"class number {number}" for number in range(1000))
+    assert console.few(classes) == ", ".join(classes[:8]) + " and 992 more"
+    with pytest.raises(UserError, match="class number 7 and 992 more") as raised:
+        explain._class_index(classes, "dog")
+    assert len(str(raised.value)) < 300
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (787_400_000, "787.4 MB"), (1.234e12, "1,234 GB")],

@@ -218,6 +218,36 @@ def test_text_of_any_kind_is_shown_as_it_is():
     assert pages.shown("a\udcff\x00\u202e\n") == "a\\udcff\\x00\\u202e\n"
 
 
+def test_page_of_a_thousand_classes_is_small_and_shows_the_ends():
+    classes = tuple(f"class {number}" for number in range(1000))
+    told = findings(grid(6), classes)
+    matrix = np.eye(1000, dtype=int) * 40
+    matrix[7, 900], matrix[3, 4] = 9, 5
+    wide = Confusion(classes, matrix)
+    counts = {"train": {name: 10 + number for number, name in enumerate(classes)}}
+    few = {name: told.pictures.examples[name] for name in classes[:30]}
+    told = replace(
+        told, winner=wide, worst=wide, test=None,
+        pictures=replace(told.pictures, counts=counts, examples=few),
+    )  # fmt: skip
+    text = sweep.page(told).decode()
+    small = sweep.page(findings(grid(6)))
+    assert len(text) - len(small) < 150_000
+    table = text[text.index('id="data"') : text.index('id="time"')]
+    assert "The 20 largest and the 20 smallest classes; 960 more lie between them." in table
+    for shown, there in (
+        ("class 999", 1),
+        ("class 980", 1),
+        ("class 979", 0),
+        ("class 29", 0),
+        ("class 19", 1),
+    ):
+        assert table.count(f"<td>{shown}</td>") == there, shown
+    assert "<td>All classes</td>" in table and f"{sum(counts['train'].values()):,}" in table
+    confused = text[text.index('id="confusion"') : text.index('id="pictures"')]
+    assert confused.index("class 900") < confused.index("class 4<")
+
+
 # How it is shown
 
 

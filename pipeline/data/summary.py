@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.console import counted
+from pipeline.console import counted, few
 from pipeline.data import splits
 from pipeline.data.layout import Rejection
 from pipeline.data.sources import Source
@@ -53,7 +53,7 @@ def _absent(prepared: Prepared) -> list[str]:
         if any(count.values())
     }
     return [
-        f"{split} has no picture of {_few([repr(name) for name in names])}: no score tells about it"
+        f"{split} has no picture of {few([repr(name) for name in names])}: no score tells about it"
         for split, names in lacking.items()
         if names
     ]
@@ -69,11 +69,11 @@ def of_set(prepared: Prepared, listed: Path) -> list[str]:
         lines.append(left_out(prepared.rejected, listed))
     if leaked := [picture for picture in prepared.rejected if picture.reason.startswith(LEAKED)]:
         pairs = [f"{picture.name!r} ({picture.reason.removeprefix(LEAKED + ': ')})" for picture in leaked]
-        lines.append(f"{counted(len(leaked), 'training picture')} left out as {LEAKED}: {_few(pairs)}")
+        lines.append(f"{counted(len(leaked), 'training picture')} left out as {LEAKED}: {few(pairs)}")
     if prepared.identical:
         groups, pictures = counted(len(prepared.identical), "group"), sum(map(len, prepared.identical))
         lines.append(f"{pictures:,} pictures in {groups} of identical ones{_together(prepared)}")
-    counted_all = f"{len(prepared.names):,} pictures in {len(classes)} classes ({_few(classes)})"
+    counted_all = f"{len(prepared.names):,} pictures in {len(classes)} classes ({few(classes, 10)})"
     return [*lines, f"{counted_all}: {', '.join(sizes)}"]
 
 
@@ -92,7 +92,7 @@ def _conflicts(prepared: Prepared) -> list[str]:
         pictures = [
             f"{prepared.names[index]!r} ({prepared.classes[prepared.labels[index]]})" for index in group
         ]
-        lines.append(f"{len(group):,} identical pictures carry different labels: {_few(pictures)}")
+        lines.append(f"{len(group):,} identical pictures carry different labels: {few(pictures)}")
     if more := prepared.conflicts[_SHOWN_CONFLICTS:]:
         lines.append(f"and {counted(len(more), 'group')} more with different labels")
     return lines
@@ -103,8 +103,3 @@ def left_out(rejected: Sequence[Rejection], listed: Path) -> str:
     kinds = Counter(picture.reason.partition(":")[0] for picture in rejected)
     reasons = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     return f"{counted(len(rejected), 'picture')} left out, listed in {listed.absolute()}: {reasons}"
-
-
-def _few(texts: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more

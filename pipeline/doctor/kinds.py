@@ -1,7 +1,7 @@
 """The kinds of things that are found in pictures: each function takes what was seen, and tells of one."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,7 +65,7 @@ def classes(prepared: Prepared) -> list[Finding]:
                 advice="Set train.class_weight=balanced, or add pictures of the rare classes; compare by the "
                 "mean F1 of the classes (sweep.metric=macro_f1).",
                 rows=tuple(
-                    Row("imbalance", "", name, detail=f"{count} pictures") for name, count in counts.items()
+                    Row("imbalance", "", name, detail=f"{count} pictures") for name, count in _fewest(counts)
                 ),
                 pictured=False,
             )
@@ -81,7 +81,7 @@ def classes(prepared: Prepared) -> list[Finding]:
                 advice="Add pictures, or raise data.validation.",
                 rows=tuple(
                     Row("few_pictures", "", name, split=VALIDATION, detail=f"{count} pictures")
-                    for name, count in scarce.items()
+                    for name, count in _fewest(scarce)
                 ),
                 pictured=False,
             )
@@ -230,6 +230,11 @@ def enlarged(prepared: Prepared, sizes: np.ndarray, smaller: np.ndarray) -> list
             pictured=False,
         )
     ]
+
+
+def _fewest(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Classes with their pictures, the smallest first."""
+    return sorted(counts.items(), key=lambda item: item[1])
 
 
 def _pair(prepared: Prepared, kind: str, one: int, other: int, detail: str) -> Row:

@@ -109,7 +109,7 @@ def html(examination: Examination, pictures: Mapping[str, Picture]) -> bytes:
         room=examination.room,
         source=examination.source,
         facts=facts,
-        classes=_classes(prepared) if prepared else [],
+        classes=_classes(prepared) if prepared else ([], ""),
         findings=[
             (finding, _thumbnails(finding, pictures), _listed(finding)) for finding in examination.findings
         ],
@@ -117,13 +117,12 @@ def html(examination: Examination, pictures: Mapping[str, Picture]) -> bytes:
     )
 
 
-def _classes(prepared: Prepared) -> list[tuple[str, list[int]]]:
-    """The pictures of each class: in all, and in each split."""
+def _classes(prepared: Prepared) -> tuple[list[list[str | int]], str]:
+    """The pictures of the classes that are shown, in all and in each split, and which classes those are."""
     counts = [prepared.counts(split) for split in (TRAIN, VALIDATION, TEST)]
-    return [
-        (name, [sum(count[name] for count in counts), *(count[name] for count in counts)])
-        for name in prepared.classes
-    ]
+    whole = {name: sum(count[name] for count in counts) for name in prepared.classes}
+    names, which = pages.extremes(whole)
+    return [[name, whole[name], *(count[name] for count in counts)] for name in names], which
 
 
 def _thumbnails(finding: Finding, pictures: Mapping[str, Picture]) -> list[dict[str, object]]:

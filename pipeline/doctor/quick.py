@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pipeline import console
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 
@@ -50,8 +51,6 @@ def few(prepared: Prepared) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count < FEW}
 
 
-def some(counts: Mapping[str, int], most: int = 5) -> str:
+def some(counts: Mapping[str, int]) -> str:
     """The first few classes with their counts, and how many more there are."""
-    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
-    more = len(counts) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    return console.few([f"{name} {count:,}" for name, count in counts.items()], 5)

@@ -4,6 +4,7 @@ A page is a template beside this file that extends `base.html.j2`, which says wh
 tables and thumbnails from `pieces.html.j2`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,10 +26,28 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def extremes(counts: Mapping[str, int]) -> tuple[list[str], str]:
+    """The classes that a table shows: all, or of more than 40 the 20 largest and the 20 smallest.
+
+    Args:
+        counts: images of each class.
+
+    Returns:
+        Their names, in order or the largest first, and a sentence that says which; empty where it is all.
+    """
+    if len(counts) <= 2 * _EACH_END:
+        return list(counts), ""
+    ranked = sorted(counts, key=counts.get, reverse=True)
+    left = len(counts) - 2 * _EACH_END
+    said = f"The {_EACH_END} largest and the {_EACH_END} smallest classes; {left:,} more lie between them."
+    return ranked[:_EACH_END] + ranked[-_EACH_END:], said
+
+
 def _shown(value: Any) -> Any:
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+_EACH_END = 20  # classes at each end of a table of many
 _environment = Environment(
     loader=PackageLoader("pipeline", "pages"),
     autoescape=True,

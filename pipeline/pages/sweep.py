@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline import intervals
-from pipeline.pages import charts, courses, render, thumbnails, times, values
+from pipeline.pages import charts, courses, extremes, render, thumbnails, times, values
 from pipeline.pages.findings import Cell, Confusion, Exhibit, Findings, Importance
 from pipeline.pages.verdict import asides, verdict
 
@@ -258,12 +258,13 @@ def _counts(found: Findings) -> dict[str, Any]:
         *({"text": name.capitalize(), "number": True} for name in counts),
         {"text": "All", "number": True},
     ]
-    rows = []
-    for name in found.pictures.classes:
-        row = [counts[split][name] for split in counts]
-        rows.append([name, *row, sum(row)])
+    by_class = {name: [counts[split][name] for split in counts] for name in found.pictures.classes}
+    names, which = extremes({name: sum(row) for name, row in by_class.items()})
+    rows = [[name, *by_class[name], sum(by_class[name])] for name in names]
     sums = [sum(told.values()) if isinstance(told, Mapping) else told for told in counts.values()]
-    return {"heads": heads, "rows": [*_counted(rows), *_counted([["All classes", *sums, sum(sums)]])]}
+    whole = [["All classes", *sums, sum(sums)]]
+    caption = f"Pictures by class and split. {which}".strip()
+    return {"heads": heads, "rows": [*_counted(rows), *_counted(whole)], "caption": caption}
 
 
 def _counted(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.console import counted, warn
+from pipeline.console import counted, few, warn
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
@@ -90,7 +90,7 @@ def _chosen(params: Params) -> tuple[str, str | None]:
 
 def _class_index(classes: Sequence[str], name: str | None) -> int | None:
     if name is not None and name not in classes:
-        raise UserError(f"explain.class_name: got {name!r}; allowed: null, {', '.join(classes)}")
+        raise UserError(f"explain.class_name: got {name!r}; allowed: null, {few(classes)}")
     return None if name is None else classes.index(name)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.console import few
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
@@ -36,7 +37,7 @@ def run(params: Params) -> Path:
         from pipeline import prediction
         from pipeline.tracking import models
     model = models.load_named(uri, "predict.model")
-    print(f"{len(pictures):,} pictures; {uri} tells {', '.join(model.classes)} apart", flush=True)
+    print(f"{len(pictures):,} pictures; {uri} tells {few(model.classes)} apart", flush=True)
     table, sheet = _places(params.predict)
     with runs.run("predict", params, {"step": "predict", "model": uri}):
         try:
