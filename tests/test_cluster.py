@@ -1,5 +1,6 @@
 """A cluster made by hand: `dask scheduler`, `dask worker` and `mlflow server`, with nothing else shared."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import distributed
 import pytest
 from conftest import Project, Server, assert_user_error, free_port, read_until
 from mlflow import MlflowClient
@@ -159,6 +161,23 @@ def test_workers_with_another_version_of_a_package(
         "sweep", *TINY, f"--sweep.cluster={cluster.address}", MLFLOW_TRACKING_URI=calm_server.uri
     )
     assert_user_error(result, "1 workers have other packages", "keras 2.0.0", "conda.yaml")
+
+
+def test_workers_with_a_users_own_module_named_pipeline(
+    project: Project, calm_server: Server, cluster: Cluster, tmp_path_factory
+):
+    """It is left alone: the sweep does not send its own package of that name."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "pipeline.py").write_text("raise AssertionError('a user is surprised by an import')")
+    cluster.worker("one", PYTHONPATH=str(other))
+    result = project.run(
+        "sweep", *TINY, f"--sweep.cluster={cluster.address}", MLFLOW_TRACKING_URI=calm_server.uri
+    )
+    file = str(other / "pipeline.py")
+    assert_user_error(result, "1 workers have another module named pipeline", file, "PYTHONPATH")
+    with distributed.Client(cluster.address) as client:
+        (origin,) = client.run(lambda: importlib.util.find_spec("pipeline").origin).values()
+    assert origin == file
 
 
 def test_workers_without_a_package(project: Project, calm_server: Server, cluster: Cluster, tmp_path_factory):

@@ -125,7 +125,7 @@ def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
     """A cluster that is there; returns the versions of packages that its workers must have.
 
     Raises:
-        UserError: nothing answers, no worker comes, or a worker has other packages.
+        UserError: nothing answers, no worker comes, or a worker has other packages, or another `pipeline`.
     """
     try:
         client = distributed.Client(sweep.cluster, timeout=CONNECT)
@@ -143,6 +143,14 @@ def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
             f"some with `dask worker {sweep.cluster}`"
         ) from None
     versions = {name: metadata.version(name) for name in PACKAGES}
+    if others := _other_modules(client):
+        client.close()
+        address, file = next(iter(others.items()))
+        raise UserError(
+            f"sweep.cluster: {len(others)} workers have another module named {pipeline.__name__}, which the "
+            f"sweep's own would hide: {address}: {file}; start workers for the sweep alone, with a folder "
+            "and a PYTHONPATH that do not have it"
+        )
     _send_code(client)
     wrong = {address: text for address, text in client.run(worker.differing, versions).items() if text}
     if wrong:
@@ -159,6 +167,22 @@ def _environment(devices: list[str], share: int) -> dict[str, str]:
     """The variables of a worker: TensorFlow's quiet, and the one GPU that it sees."""
     variables = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")}
     return variables | ({"CUDA_VISIBLE_DEVICES": devices[share % len(devices)]} if devices else {})
+
+
+def _other_modules(client: distributed.Client) -> dict[str, str]:
+    """The files of modules that are named as this package but are someone else's, by the worker's address."""
+    name, one_of_ours = pipeline.__name__, "sweep"
+
+    def other() -> str:  # pickled by value: workers have none of this code yet
+        from importlib.machinery import PathFinder
+        from importlib.util import find_spec
+
+        found = find_spec(name)
+        if found is None or PathFinder.find_spec(one_of_ours, found.submodule_search_locations or []):
+            return ""
+        return str(found.origin)
+
+    return {address: file for address, file in client.run(other).items() if file}
 
 
 def _send_code(client: distributed.Client) -> None:
