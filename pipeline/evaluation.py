@@ -1,17 +1,14 @@
 """A model from the store, measured on a split of prepared pictures."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from pipeline import metrics, report, trial
-from pipeline.console import few
-from pipeline.data import pictures
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.examples import predict
-from pipeline.tracking import artifacts, models, runs
+from pipeline.tracking import artifacts, catalog, models, runs
 
 
 @dataclass(frozen=True)
@@ -25,10 +22,16 @@ class Evaluation:
 
 
 def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation:
-    """Predict every picture of a split; a model of another size gets the prepared pictures resized.
+    """Predict every picture of a split.
+
+    Args:
+        model: the model.
+        prepared: pictures of the size that it takes.
+        split: `train`, `validation` or `test`.
 
     Raises:
         UserError: the split has no pictures, or the model tells other classes apart.
+        ValueError: the pictures have another size.
     """
     examples = trial.examples(prepared, split)
     if not len(examples.indices):
@@ -37,26 +40,16 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
         )
     if model.classes != prepared.classes:
         raise UserError(
-            f"the model tells {few(model.classes)} apart, the pictures are of "
-            f"{few(prepared.classes)}: name the data.source that it was trained on, or another model"
+            "the model has other classes than the images "
+            f"({catalog.differing(model.classes, prepared.classes)}): name the data.source that it was "
+            "trained on, or another model"
         )
-    size = model.network.input_shape[1]
-    if size != prepared.image_size:
-        examples = replace(examples, images=_Resized(prepared.images, size))
+    if (size := model.network.input_shape[1]) != prepared.image_size:
+        raise ValueError(f"the model takes images of {size} px, these have {prepared.image_size} px")
     probabilities = predict(model.network, examples)
     labels = examples.labels[examples.indices]
     result = metrics.report(labels, probabilities, prepared.classes)
     return Evaluation(result, labels, probabilities, model.model_id)
-
-
-class _Resized:
-    """Prepared pictures at another size, resized when they are read."""
-
-    def __init__(self, images: np.ndarray, size: int):
-        self.images, self.size = images, size
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.stack([pictures.resize(Image.fromarray(image), self.size) for image in self.images[rows]])
 
 
 def record(evaluation: Evaluation, prepared: Prepared, split: str, title: str, run_id: str) -> None:

@@ -120,6 +120,11 @@ class Facts:
     test: tuple[str, Report] | None
     mistakes: Sequence[Mistake]
 
+    @property
+    def metric(self) -> str:
+        """What ranked the training: its sweep's metric as it ranks now; of one by itself, `sweep.metric`."""
+        return self.place.metric if self.place else self.params["sweep.metric"]
+
 
 @dataclass(frozen=True)
 class Registered:

@@ -63,8 +63,8 @@ def bootstrap(confusion: np.ndarray, seed: int) -> dict[str, tuple[float, float]
         By the name of each average, the interval's ends, 0 to 1; the average lies between them.
     """
     support = confusion.sum(axis=1)
-    estimate = _averages(np.diag(confusion)[:, None], confusion.sum(axis=0)[:, None], support)  # (6, 1)
-    drawn = _averages(*_resamples(confusion, np.random.default_rng(seed)), support)  # (6, RESAMPLES)
+    estimate = averages(np.diag(confusion)[:, None], confusion.sum(axis=0)[:, None], support)  # (6, 1)
+    drawn = averages(*_resamples(confusion, np.random.default_rng(seed)), support)  # (6, RESAMPLES)
     ends = np.percentile(drawn, (2.5, 97.5), axis=1) - drawn.mean(axis=1)  # (2, 6)
     low = np.clip(estimate[:, 0] + np.minimum(ends[0], 0), 0, 1)
     high = np.clip(estimate[:, 0] + np.maximum(ends[1], 0), 0, 1)
@@ -95,7 +95,7 @@ def _resamples(confusion: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
     return hits, answered
 
 
-def _averages(hits: np.ndarray, answered: np.ndarray, support: np.ndarray) -> np.ndarray:
+def averages(hits: np.ndarray, answered: np.ndarray, support: np.ndarray) -> np.ndarray:
     """Each of `AVERAGES`, (6, k), of (num_classes, k) right answers and answers."""
     actual = np.broadcast_to(support[:, None], hits.shape)
     each = _share(hits, answered), _share(hits, actual), _share(2 * hits, actual + answered)

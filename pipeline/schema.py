@@ -302,7 +302,10 @@ class RegisterParams(Section):
         description="alias that the best version carries"
     )
     run_id: Text | None = Field(
-        description="the sweep, or the run with a model, to register from; null: the newest finished sweep"
+        description="the sweep, or the run with a model, to register from; null: the newest sweep"
+    )
+    significant: bool = Field(
+        description="true: the alias moves only where the version is significantly better (p below 0.05)"
     )
 
 

@@ -14,7 +14,7 @@ from pipeline import evaluation, models
 from pipeline.arguments import load
 from pipeline.data import prepared, splits
 from pipeline.data.prepared import Prepared
-from pipeline.tracking import artifacts, runs
+from pipeline.tracking import artifacts, catalog, runs
 from pipeline.tracking import models as logged
 
 ACCURACIES = {"0.1": 0.5, "0.01": 0.75, "0.001": 0.625}  # by learning rate; on the validation split
@@ -135,7 +135,7 @@ def test_served_model_has_what_its_network_has(images, uris):
     ours, theirs = (client.get_logged_model(model_id(uri)) for uri in (served, uris["0.001"]))
     assert ours.params == theirs.params
     assert (ours.name, ours.model_type) == ("served", "simple_cnn")
-    assert ours.source_run_id == theirs.source_run_id == logged.trained_by(served)
+    assert ours.source_run_id == theirs.source_run_id == catalog.look_up(served).run_id
     assert scores_of(ours) == scores_of(theirs) != set()
     assert client.get_run(run_id).data.metrics["report/accuracy"] == ACCURACIES["0.001"]
 

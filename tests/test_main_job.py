@@ -15,6 +15,7 @@ from conftest import ROOT, Project, predictions
 from mlflow import MlflowClient
 from PIL import Image
 
+from pipeline import report, significance
 from pipeline.errors import UserError
 from pipeline.tracking import histories
 
@@ -329,16 +330,40 @@ def test_one_training_gives_what_its_cell_gave(swept, client, cell_runs):
         assert [point.value for point in histories[0]] == [point.value for point in histories[1]]
 
 
-def test_champion_of_another_size_is_measured_on_the_newcomers_pictures(swept, client):
+def test_newcomer_and_champion_are_compared_at_their_own_sizes(swept, client):
+    """Each has the score that its own training recorded, on the same split; the p-value is that of these."""
     assert swept.run("train", "--data.limit=120", "--data.image_size=16", "--train.epochs=1").returncode == 0
     newest = client.search_runs(["0"], "tags.step = 'train'", order_by=["attributes.start_time DESC"])[0]
+    held = client.get_model_version_by_alias("dogs-vs-cats", "champion")
+    champion = client.get_run(held.run_id)
+    assert champion.data.params["data.image_size"] == "32"
     result = swept.run("register", f"--register.run_id={newest.info.run_id}")
     assert result.returncode == 0, result.stderr
     (version,) = client.search_model_versions(f"run_id = '{newest.info.run_id}'")
-    reason = version.tags["champion_reason"]
-    assert f"accuracy {newest.data.metrics['report/accuracy']:.4f} against" in reason
-    assert "some of which that one may have been trained on" in reason
+    tags, reason = version.tags, version.tags["champion_reason"]
+    ours, theirs = (run.data.metrics["report/accuracy"] for run in (newest, champion))
+    assert (float(tags["compared_value"]), float(tags["compared_champion_value"])) == (ours, theirs)
+    assert f"accuracy {ours:.4f} against {theirs:.4f} of version {held.version}, the champion" in reason
+    assert "the same 24 validation images, each model at its own size (16 and 32 px)" in reason
+    assert "may have seen some of these" not in reason, "the split does not depend on the size"
+    right, other_right = (rights(run) for run in (newest, champion))
+    assert right.keys() == other_right.keys()
+    only, only_other = (
+        sum(a[name] and not b[name] for name in right)
+        for a, b in ((right, other_right), (other_right, right))
+    )
+    expected = significance.mcnemar(only, only_other)
+    assert float(tags["compared_p_value"]) == pytest.approx(expected)
+    assert (tags["compared_images"], tags["compared_with_version"]) == ("24", str(held.version))
+    assert (tags["objective"], tags["direction"]) == ("accuracy", "maximize")
+    assert ("better" if ours > theirs else "not better") == reason.partition(":")[0]
     assert "of no sweep" in version.description
+
+
+def rights(run) -> dict[str, bool]:
+    """Whether a training's model answered each validation image right, as its run recorded it."""
+    told = report.read_predictions(artifact(run, f"report/{report.PREDICTIONS}").read_bytes())
+    return dict(zip(told.names, told.right.tolist(), strict=True))
 
 
 def test_main_chains_three_nested_runs(project):

@@ -23,24 +23,22 @@ if TYPE_CHECKING:
 def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     """Evaluate a model and record it, on the pictures of its training where none are given."""
     from pipeline.data import prepared
-    from pipeline.tracking import runs
+    from pipeline.tracking import catalog, runs
 
     run_id = params.evaluate.run_id or _newest()
-    runs.get(run_id)  # before the seconds that TensorFlow takes
+    known = catalog.look_up(catalog.of_run(run_id))
     print(f"evaluating the model of run {run_id}", flush=True)
-    with importing_tensorflow():
-        from pipeline import evaluation
-        from pipeline.tracking import models
-    uri = models.of_run(run_id)
     trained = runs.params_of(run_id, params)
     split = params.evaluate.split
     pictures = pictures or prepared.prepare(trained.data, trained.seed)
-    model = models.load(uri)
-    if model.data_digest != pictures.digest:
+    if known.data_digest != pictures.digest:
         warn("the pictures have changed since the training: some of these may have been trained on")
+    with importing_tensorflow():  # which cannot be forked, as `prepare` does
+        from pipeline import evaluation
+        from pipeline.tracking import models
     with runs.run("evaluate", params, {"step": "evaluate", "evaluated_run_id": run_id}) as own_id:
         runs.log_dataset(pictures, trained.data.source, split)
-        result = evaluation.evaluate(model, pictures, split)
+        result = evaluation.evaluate(models.load(known.uri), pictures, split)
         evaluation.record(result, pictures, split, f"{split} split", own_id)
     print(result.report.text)
     auc = "" if result.report.roc_auc is None else f", ROC AUC {result.report.roc_auc:.4f}"

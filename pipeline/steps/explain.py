@@ -23,8 +23,10 @@ from pipeline.steps import command, write
 
 if TYPE_CHECKING:
     from pipeline.data.layout import Rejection
+    from pipeline.data.prepared import Prepared
     from pipeline.data.sources import Picture
     from pipeline.saliency import Explanation
+    from pipeline.tracking.catalog import Known
     from pipeline.tracking.models import Loaded
 
 
@@ -43,22 +45,23 @@ def run(params: Params) -> "Explanation":
     from pipeline.tracking import runs
 
     asked = params.explain
-    run_id, uri = _chosen(params)
     listed = list_pictures(asked.source, "explain.source") if asked.source else []
-    with importing_tensorflow():
+    known = _chosen(params)
+    class_index = _class_index(known.classes, asked.class_name)
+    prepared = None if asked.source else _prepared(params, known)
+    with importing_tensorflow():  # which cannot be forked, as `prepare` does
         from pipeline import saliency
         from pipeline.tracking import models
-    model = models.load(uri or models.of_run(run_id))
-    class_index = _class_index(model.classes, asked.class_name)
-    with runs.run("explain", params, {"step": "explain", "explained_run_id": run_id}):
-        if asked.source:
+    model = models.load(known.uri)
+    with runs.run("explain", params, {"step": "explain", "explained_run_id": known.run_id or ""}):
+        if prepared is None:
             pictures, rejected = _read(asked.source, listed, model, asked.count)
         else:
-            pictures, rejected = _mistaken(params, run_id, model), []
+            pictures, rejected = _mistaken(params, prepared, model), []
         class_indices = None if class_index is None else np.full(len(pictures.names), class_index)
         explanation = saliency.explain(model.network, pictures.images, class_indices, asked.layer)
         if not np.isfinite(explanation.probabilities).all():
-            raise UserError(f"the model of run {run_id} has diverged and answers nothing; name another run")
+            raise UserError(f"{known.uri} has diverged and answers nothing; name another run")
         files = _figures(pictures, explanation, model.classes)
         write(files, Path(asked.output), "explain.output")
         runs.log_files(files, "explanations")
@@ -69,14 +72,14 @@ def run(params: Params) -> "Explanation":
     return explanation
 
 
-def _chosen(params: Params) -> tuple[str, str | None]:
-    """The run whose model is explained, and that model's URI where it is the champion."""
-    from pipeline.tracking import registry, runs
+def _chosen(params: Params) -> "Known":
+    """The model that is explained."""
+    from pipeline.tracking import catalog, registry, runs
 
     name, alias = params.register_.name, params.register_.alias
     if params.explain.run_id is None and (champion := registry.champion(name, alias)):
         print(f"explaining models:/{name}@{alias}, version {champion.version}")
-        return champion.run_id, f"models:/{name}/{champion.version}"
+        return catalog.look_up_named(f"models:/{name}/{champion.version}", "explain.run_id")
     found = runs.get(params.explain.run_id) if params.explain.run_id else runs.newest("train", "sweep")
     if found is None:
         raise UserError(
@@ -85,7 +88,7 @@ def _chosen(params: Params) -> tuple[str, str | None]:
         )
     run_id = found.data.tags.get("best_run_id", found.info.run_id)
     print(f"explaining the model of run {run_id}")
-    return run_id, None
+    return catalog.look_up(catalog.of_run(run_id))
 
 
 def _class_index(classes: Sequence[str], name: str | None) -> int | None:
@@ -128,17 +131,24 @@ def _label(name: str, classes: Sequence[str]) -> str | None:
     return next((label for label in told if label in classes), None)
 
 
-def _mistaken(params: Params, run_id: str, model: "Loaded") -> _Pictures:
-    """The validation pictures of a run that its model gets wrong, the surest first."""
-    from pipeline import evaluation
-    from pipeline.data import prepared, splits
-    from pipeline.metrics import surest_mistakes
+def _prepared(params: Params, known: "Known") -> "Prepared":
+    """The pictures that a model was trained on, split as they were."""
+    from pipeline.data import prepared
     from pipeline.tracking import runs
 
-    trained = runs.params_of(run_id, params)
+    trained = runs.params_of(known.training(), params)
     pictures = prepared.prepare(trained.data, trained.seed)
-    if model.data_digest != pictures.digest:
+    if known.data_digest != pictures.digest:
         warn("the pictures have changed since the training: some of these may have been trained on")
+    return pictures
+
+
+def _mistaken(params: Params, pictures: "Prepared", model: "Loaded") -> _Pictures:
+    """The validation pictures that a model gets wrong, the surest first."""
+    from pipeline import evaluation
+    from pipeline.data import splits
+    from pipeline.metrics import surest_mistakes
+
     result = evaluation.evaluate(model, pictures, splits.VALIDATION)
     wrong = surest_mistakes(result.labels, result.probabilities)
     if not len(wrong):

@@ -29,7 +29,7 @@ CLASSES, RECORD = "classes.json", "export.json"
 
 def run(params: Params) -> Path:
     """Export a model and record it; returns the folder."""
-    from pipeline.tracking import registry, runs
+    from pipeline.tracking import catalog, registry, runs
 
     asked = params.export
     output = Path(asked.output).expanduser().resolve()
@@ -38,12 +38,13 @@ def run(params: Params) -> Path:
         _check_replaceable(output)
     register = params.register_
     uri = asked.model or registry.champion_uri(register.name, register.alias, "export.model")
-    with importing_tensorflow():
+    known = catalog.look_up_named(uri, "export.model")
+    trained = known.training()
+    images = _pictures(params, trained)
+    with importing_tensorflow():  # which cannot be forked, as `prepare` does
         from pipeline import exports
         from pipeline.tracking import models
-    model = models.load_named(uri, "export.model")
-    trained = models.trained_by(uri)
-    images = _pictures(params, trained)
+    model = models.load(uri)
     print(f"{uri} is compared on {len(images):,} validation pictures", flush=True)
     with runs.run("export", params, {"step": "export", "model": uri, "exported_run_id": trained}):
         expected = exports.answers(model.network, images)

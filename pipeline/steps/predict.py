@@ -24,7 +24,7 @@ from pipeline.steps import command
 def run(params: Params) -> Path:
     """Classify the pictures and record it; returns the CSV's path."""
     from pipeline.data import sources
-    from pipeline.tracking import registry, runs
+    from pipeline.tracking import catalog, registry, runs
 
     if params.predict.source is None:
         raise UserError(
@@ -33,10 +33,11 @@ def run(params: Params) -> Path:
     pictures = sources.list_pictures(params.predict.source, "predict.source")
     register = params.register_
     uri = params.predict.model or registry.champion_uri(register.name, register.alias, "predict.model")
+    catalog.look_up_named(uri, "predict.model")
     with importing_tensorflow():
         from pipeline import prediction
         from pipeline.tracking import models
-    model = models.load_named(uri, "predict.model")
+    model = models.load(uri)
     print(f"{len(pictures):,} pictures; {uri} tells {few(model.classes)} apart", flush=True)
     table, sheet = _places(params.predict)
     with runs.run("predict", params, {"step": "predict", "model": uri}):

@@ -7,13 +7,15 @@ What is registered is built from that run's network, and takes pictures of any k
 (served_image_classifier/). Its model card, `card/` in this step's run and the version's description, says
 what it is, how good, and where it fails; a version that is registered again gets a new one. The alias moves
 only where the new version beats the one that has it, by the metric that ranked the cells, on the same
-validation pictures; the reason is printed, and tagged on the version.
+validation images, each model at its own size (pipeline/gate.py). A paired test says whether the difference is
+more than chance; the reason is printed, and tagged on the version with the numbers.
 """
 
 from typing import TYPE_CHECKING
 
 from pipeline.console import warn
 from pipeline.errors import UserError
+from pipeline.objective import Objective
 from pipeline.params import Params
 from pipeline.quiet import importing_tensorflow
 from pipeline.steps import command
@@ -25,29 +27,34 @@ if TYPE_CHECKING:
 
 def run(params: Params):
     """Register a model; returns its version in MLflow's registry."""
-    from pipeline.tracking import registry, runs
+    from pipeline import gate
+    from pipeline.tracking import catalog, registry, runs
 
     run_id = _best(params.register_.run_id)
-    with importing_tensorflow():
-        from pipeline import provenance
-        from pipeline.tracking import models
-    uri = models.of_run(run_id)
+    known = catalog.look_up(catalog.of_run(run_id))
     name, alias = params.register_.name, params.register_.alias
     with runs.run("register", params, {"step": "register", "registered_run_id": run_id}) as own_id:
-        pictures = _pictures(run_id, params)
-        facts = provenance.facts(run_id, models.describe(uri)["data_digest"], pictures)
-        takes, reason = _verdict(params, facts, uri, registry.champion(name, alias), pictures)
-        version = registry.version_of(name, run_id)
+        images = _images(run_id, params)
+        champion = registry.champion(name, alias)
+        contest = gate.find(champion, alias, known, images, lambda size: _prepared(run_id, params, size))
+        with importing_tensorflow():
+            from pipeline import provenance
+            from pipeline.tracking import models
+        facts = provenance.facts(run_id, known.data_digest, images)
+        decision = contest.decide(Objective(facts.metric), params.register_.significant)
+        version = _version(name, run_id)
         if version is None:
-            served = models.log_served(own_id, models.load(uri))
+            served = models.log_served(own_id, models.load(known.uri))
             version = registry.add(name, served, run_id, own_id, _tags(facts))
-        _log_card(facts, pictures, version, own_id)
-        registry.set_tags(version, {"champion_reason": reason, "card_run_id": own_id})
-        if takes:
+        _log_card(facts, images, version, own_id)
+        tags = {"champion_reason": decision.reason, "card_run_id": own_id, **decision.tags}
+        registry.set_tags(version, tags)
+        if decision.takes:
             registry.set_alias(name, alias, version)
-        runs.set_tags({"registered_version": f"{name}/{version.version}", "champion_reason": reason})
+        runs.set_tags({"registered_version": f"{name}/{version.version}", "champion_reason": decision.reason})
     print(f"version {version.version} of {name} is run {run_id}")
-    print(f"models:/{name}@{alias} is {f'version {version.version}' if takes else 'unchanged'}: {reason}")
+    moved = f"version {version.version}" if decision.takes else "unchanged"
+    print(f"models:/{name}@{alias} is {moved}: {decision.reason}")
     print(f"its model card is card/model_card.md of run {own_id}")
     return version
 
@@ -67,53 +74,35 @@ def _best(run_id: str | None) -> str:
     return source.data.tags.get("best_run_id", source.info.run_id)
 
 
-def _pictures(run_id: str, params: Params) -> "Prepared | UserError":
-    """The pictures that a run was trained on, or why there are none any more: a first version needs none."""
-    from pipeline.data import prepared
-    from pipeline.tracking import runs
-
+def _images(run_id: str, params: Params) -> "Prepared | UserError":
+    """The images that a run was trained on, or why there are none any more: a first version needs none."""
     try:
-        trained = runs.params_of(run_id, params)
-        return prepared.prepare(trained.data, trained.seed)
+        return _prepared(run_id, params)
     except UserError as error:
         warn(f"the model card cannot show any pictures: {error}")
         return error
 
 
-def _verdict(
-    params: Params, facts: "Facts", uri: str, champion, pictures: "Prepared | UserError"
-) -> tuple[bool, str]:
-    """Whether a run's model takes the alias from the champion, and why.
+def _prepared(run_id: str, params: Params, size: int | None = None) -> "Prepared":
+    """The images that a run was trained on, split as they were; at another size where one is given."""
+    from pipeline.data import prepared
+    from pipeline.tracking import runs
 
-    Both are measured here and now on the validation pictures of the run, by the metric that ranked it.
-    """
-    from pipeline import evaluation
-    from pipeline.data import splits
-    from pipeline.tracking import models
+    trained = runs.params_of(run_id, params)
+    if size is not None:
+        trained = trained.with_values({"data.image_size": size})
+    return prepared.prepare(trained.data, trained.seed)
 
-    alias, metric = params.register_.alias, facts.params["sweep.metric"]
-    if champion is None or champion.run_id == facts.run_id:
-        why = f"there was no {alias}" if champion is None else f"it is the {alias} already"
-        return True, f"{why}; {metric} {facts.validation.scores()[metric]:.4f} on the validation split"
-    if isinstance(pictures, UserError):
-        raise pictures
-    newcomer, holder = models.load(uri), models.load(f"models:/{champion.name}/{champion.version}")
-    if holder.classes != pictures.classes:
-        return False, (
-            f"version {champion.version}, the {alias}, tells {', '.join(holder.classes)} apart, this one "
-            f"{', '.join(pictures.classes)}: set another register.name"
-        )
-    ours, theirs = (
-        evaluation.evaluate(model, pictures, splits.VALIDATION).report.scores()[metric]
-        for model in (newcomer, holder)
-    )
-    seen = (
-        "" if holder.data_digest == pictures.digest else ", some of which that one may have been trained on"
-    )
-    return ours > theirs, (
-        f"{'better' if ours > theirs else 'not better'}: {metric} {ours:.4f} against {theirs:.4f} of version "
-        f"{champion.version}, on the same validation pictures{seen}"
-    )
+
+def _version(name: str, run_id: str):
+    """The version that `register` made of a run's model before, where that model is still in the store."""
+    from pipeline.tracking import catalog, registry
+
+    version = registry.version_of(name, run_id)
+    try:
+        return version and catalog.look_up(f"models:/{name}/{version.version}") and version
+    except catalog.Gone:
+        return None
 
 
 def _tags(facts: "Facts") -> dict[str, str]:
@@ -121,20 +110,22 @@ def _tags(facts: "Facts") -> dict[str, str]:
     return {
         "classes": ", ".join(facts.validation.classes),
         "data_digest": facts.digest,
+        "objective": facts.metric,
+        "direction": Objective(facts.metric).direction,
         **{f"validation_{key}": f"{value:.6f}" for key, value in scores},
     }
 
 
-def _log_card(facts: "Facts", pictures: "Prepared | UserError", version, own_id: str) -> None:
+def _log_card(facts: "Facts", images: "Prepared | UserError", version, own_id: str) -> None:
     """Log the model card to the open run, and make it the version's description."""
     from pipeline import card, provenance
-    from pipeline.tracking import models, registry, runs
+    from pipeline.tracking import catalog, registry, runs
 
-    python, requirements = models.needs(version.source)
+    python, requirements = catalog.needs(version.source)
     registered = card.Registered(version.name, str(version.version), own_id, python, requirements)
     files = {card.CARD: card.whole(facts, registered).encode()}
     if card.has_sheet(facts):
-        files[card.SHEET] = provenance.sheet(facts.mistakes, pictures)
+        files[card.SHEET] = provenance.sheet(facts.mistakes, images)
     runs.log_files(files, card.FOLDER)
     registry.describe(version, card.description(facts, registered, registry.DESCRIPTION_BYTES))
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import keras
 import mlflow
@@ -14,14 +13,13 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from pipeline.data import sample, splits
 from pipeline.data.prepared import Prepared
-from pipeline.errors import UserError
-from pipeline.tracking import artifacts, runs, store
+from pipeline.tracking import artifacts
+from pipeline.tracking.catalog import needs, of_run  # noqa: F401  for callers that load as well
 from served_image_classifier import classifier, inputs
 
 NAME = "model"
@@ -163,7 +161,11 @@ def log_served(run_id: str, model: Loaded) -> str:
             signature=_served_signature(model.classes),
             input_example=_served_example(),
             pip_requirements=_pinned(SERVED_PACKAGES),
-            metadata={"classes": list(model.classes), "data_digest": model.data_digest},
+            metadata={
+                "classes": list(model.classes),
+                "data_digest": model.data_digest,
+                "image_size": model.network.input_shape[1],
+            },
         )
         client.log_model_artifacts(logged.model_id, str(folder))
     client.log_batch(run_id, [_of_model(metric, logged.model_id, run_id) for metric in trained.metrics])
@@ -217,61 +219,3 @@ def load(uri: str) -> Loaded:
         folder = mlflow.artifacts.download_artifacts(uri)  # where it is, if that is on this machine
         network = classifier.load(Path(folder, known.flavors["python_function"]["data"])).network
     return Loaded(network, tuple(known.metadata["classes"]), known.metadata["data_digest"], known.model_id)
-
-
-def load_named(uri: str, key: str) -> Loaded:
-    """Load the model that a parameter names.
-
-    Args:
-        uri: as `load` takes it.
-        key: the parameter, for the message.
-
-    Raises:
-        UserError: there is no such model, or it is not one of this pipeline.
-    """
-    try:
-        known = describe(uri)
-    except MlflowException as error:
-        raise UserError(
-            f"{key}: {uri} cannot be found: {store.first_line(error)}; `mlflow ui` shows the models with "
-            "their versions and aliases"
-        ) from error
-    if "classes" not in (known or {}):
-        raise UserError(f"{key}: {uri} was not made by this pipeline: it has no class names")
-    return load(uri)
-
-
-def describe(uri: str) -> dict[str, Any]:
-    """What a model's metadata says, without loading its network: `classes` and `data_digest`."""
-    return mlflow.models.get_model_info(uri).metadata
-
-
-def trained_by(uri: str) -> str:
-    """The id of the run that trained a model, whether that run logged it or `register` made it of another.
-
-    Raises:
-        UserError: the run is not in the store any more.
-    """
-    run_id = mlflow.models.get_model_info(uri).run_id
-    return runs.get(run_id).data.tags.get("registered_run_id", run_id)
-
-
-def needs(uri: str) -> tuple[str, list[str]]:
-    """What a logged model was made with: the version of Python, and pinned packages as pip takes them."""
-    python = mlflow.models.get_model_info(uri).flavors["python_function"]["python_version"]
-    logged = MlflowClient().get_logged_model(uri.removeprefix("models:/"))
-    return python, mlflow.artifacts.load_text(f"{logged.artifact_location}/requirements.txt").split()
-
-
-def of_run(run_id: str) -> str:
-    """The URI of the model that a run logged.
-
-    Raises:
-        UserError: there is no such run, or it has no model.
-    """
-    run = runs.get(run_id)
-    if not run.outputs or not run.outputs.model_outputs:
-        raise UserError(
-            f"run {run_id} ({run.info.run_name}) has no model; allowed: a run of `train`, or a sweep's cell"
-        )
-    return f"models:/{run.outputs.model_outputs[-1].model_id}"

@@ -1,0 +1,138 @@
+"""What the store says of a model before it is loaded: is it there, is it ours, what was it trained on.
+
+Nothing here imports Keras or TensorFlow: a step asks first, prepares its images, and only then loads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models.model import ModelInfo
+
+from pipeline.console import few
+from pipeline.errors import UserError
+from pipeline.tracking import runs, store
+
+# What MLflow says where there is no such model, version, run or file; other codes are a failing store.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_MOST_NAMED = 4  # classes in a sentence
+
+
+class Gone(UserError):
+    """A model that is not in the store, or whose files are not."""
+
+
+class Foreign(UserError):
+    """A model that this pipeline did not make."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model of this pipeline.
+
+    Attributes:
+        uri: As it was asked for.
+        classes: Names in the order of the outputs.
+        data_digest: Of the prepared images that it was trained on.
+        image_size: Side of the square that it takes, px.
+        run_id: The run that trained it; None where nobody knows.
+    """
+
+    uri: str
+    classes: tuple[str, ...]
+    data_digest: str
+    image_size: int
+    run_id: str | None
+
+    def training(self) -> str:
+        """The run that trained it.
+
+        Raises:
+            UserError: There is none, so that its images cannot be known.
+        """
+        if self.run_id is None:
+            raise UserError(f"{self.uri} does not say which run trained it; name another model")
+        return self.run_id
+
+
+def look_up(uri: str) -> Known:
+    """What a model's own description says.
+
+    Args:
+        uri: `models:/ID`, `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `runs:/RUN/model`.
+
+    Raises:
+        Gone: There is no such model.
+        Foreign: It is none of this pipeline.
+    """
+    try:
+        info = mlflow.models.get_model_info(uri)
+    except (MlflowException, OSError) as error:
+        if isinstance(error, MlflowException) and error.error_code not in ABSENT:
+            raise
+        raise Gone(
+            f"{uri} cannot be found: {store.first_line(error)}; `mlflow ui` shows the models with their "
+            "versions and aliases"
+        ) from error
+    told = info.metadata or {}
+    if not {"classes", "data_digest"} <= set(told) or (size := _image_size(info, told)) is None:
+        raise Foreign(
+            f"{uri} was not made by this pipeline: it does not say its classes, its images and their size"
+        )
+    return Known(uri, tuple(told["classes"]), told["data_digest"], size, info.run_id)
+
+
+def _image_size(info: ModelInfo, told: Mapping[str, Any]) -> int | None:
+    """What `register` wrote to a model's metadata; a training's model has it in its signature."""
+    if "image_size" in told:
+        return told["image_size"]
+    inputs = info.signature.inputs.inputs if info.signature and info.signature.inputs else []
+    shape = getattr(inputs[0], "shape", ()) if inputs else ()
+    return shape[1] if len(shape) == 4 else None
+
+
+def look_up_named(uri: str, key: str) -> Known:
+    """`look_up` for a model that a parameter names, which the error then names."""
+    try:
+        return look_up(uri)
+    except (Gone, Foreign) as error:
+        raise type(error)(f"{key}: {error}; name another model") from error
+
+
+def needs(uri: str) -> tuple[str, list[str]]:
+    """What a logged model was made with: the version of Python, and pinned packages as pip takes them."""
+    python = mlflow.models.get_model_info(uri).flavors["python_function"]["python_version"]
+    logged = MlflowClient().get_logged_model(uri.removeprefix("models:/"))
+    return python, mlflow.artifacts.load_text(f"{logged.artifact_location}/requirements.txt").split()
+
+
+def of_run(run_id: str) -> str:
+    """The URI of the model that a run logged.
+
+    Raises:
+        UserError: There is no such run, or it has no model.
+    """
+    run = runs.get(run_id)
+    if not run.outputs or not run.outputs.model_outputs:
+        raise UserError(
+            f"run {run_id} ({run.info.run_name}) has no model; allowed: a run of `train`, or a sweep's cell"
+        )
+    return f"models:/{run.outputs.model_outputs[-1].model_id}"
+
+
+def differing(classes: Sequence[str], others: Sequence[str]) -> str:
+    """How a model's classes differ from others, with a few names of each.
+
+    >>> differing(("cat", "dog"), ("cat", "fox")), differing(("cat", "dog"), ("cat", "dog", "fox"))
+    ('dog in place of fox', 'without fox')
+    """
+    only = [name for name in classes if name not in set(others)]
+    missing = [name for name in others if name not in set(classes)]
+    if only and missing:
+        return f"{few(only, _MOST_NAMED)} in place of {few(missing, _MOST_NAMED)}"
+    if only or missing:
+        return f"{few(only, _MOST_NAMED)} besides" if only else f"without {few(missing, _MOST_NAMED)}"
+    return "the same in another order"

@@ -1,0 +1,68 @@
+"""Two models on the same images: by hand, against another implementation, and at its level by simulation."""
+
+import numpy as np
+import pytest
+
+from pipeline import comparison, intervals
+from pipeline.objective import Objective
+
+
+def answers(labels: np.ndarray, right: np.ndarray, sure: float = 0.9) -> np.ndarray:
+    """Probabilities of two classes, `sure` of the right one where `right`, of the other where not."""
+    predicted = np.where(right, labels, 1 - labels)
+    return np.where(np.eye(2, dtype=bool)[predicted], sure, 1 - sure)
+
+
+def test_accuracy_by_mcnemar():
+    """10 images are right in the first model alone, 2 in the second: 2 * P(Binomial(12, 1/2) <= 2)."""
+    labels = np.repeat([0, 1], 20)
+    first, second = np.ones(40, bool), np.ones(40, bool)
+    first[:2], second[2:12] = False, False
+    found = comparison.compare(Objective("accuracy"), labels, answers(labels, first), answers(labels, second))
+    assert (found.value, found.other, found.images) == (0.95, 0.75, 40)
+    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert found.better and found.significant and found.test == "McNemar"
+    back = comparison.compare(Objective("accuracy"), labels, answers(labels, second), answers(labels, first))
+    assert not back.better and back.p_value == found.p_value
+
+
+@pytest.mark.parametrize("name", ["loss", "macro_f1", "precision"])
+def test_bootstrap_tells_a_clear_difference_from_none(name):
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1], [300, 40])
+    good, bad = rng.random(340) < 0.9, rng.random(340) < 0.7
+    clear = comparison.compare(Objective(name), labels, answers(labels, good), answers(labels, bad))
+    assert clear.better and clear.p_value == 2 / (comparison.RESAMPLES + 1)
+    assert clear.test == "paired bootstrap"
+    same = comparison.compare(Objective(name), labels, answers(labels, good), answers(labels, good))
+    assert not same.better and same.p_value == 1
+
+
+@pytest.mark.parametrize("name", intervals.AVERAGES)
+def test_short_way_to_an_average_is_the_long_one(name):
+    rng = np.random.default_rng(2)
+    labels, probabilities = rng.integers(0, 5, 60), rng.dirichlet(np.ones(5), 60)
+    rows = rng.integers(0, 60, 60)
+    expected = Objective(name).measure(labels[rows], probabilities[rows])
+    assert comparison._scorer(Objective(name), labels, probabilities)(rows) == pytest.approx(expected)
+
+
+def test_bootstrap_keeps_its_level():
+    """Of 200 pairs of models that are equally good, about one in twenty differs significantly."""
+    rng = np.random.default_rng(3)
+    labels, found = np.repeat([0, 1], 60), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "RESAMPLES", 200)
+        for _ in range(200):
+            pair = [answers(labels, rng.random(120) < 0.8) for _ in range(2)]
+            found += comparison.compare(Objective("loss"), labels, *pair).significant
+    assert 2 <= found <= 20  # 10 expected; 0.3 % and 0.2 % of the binomial distribution lie outside
+
+
+def test_model_without_finite_answers_loses():
+    labels = np.repeat([0, 1], 30)
+    fine, diverged = answers(labels, np.arange(60) % 3 > 0), np.full((60, 2), np.nan)
+    assert comparison.compare(Objective("loss"), labels, fine, diverged).significant
+    found = comparison.compare(Objective("loss"), labels, diverged, fine)
+    assert not found.better and found.p_value < 0.01
+    assert comparison.compare(Objective("loss"), labels, diverged, diverged).p_value == 1

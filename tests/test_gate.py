@@ -1,0 +1,186 @@
+"""The champion's gate on a real store: which champions a newcomer is compared with, on which images.
+
+The models are their descriptions alone, as the store has them: nothing is loaded up to the contest itself.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+from mlflow.models import Model
+
+from pipeline import gate
+from pipeline.data.prepared import Prepared
+from pipeline.errors import UserError
+from pipeline.tracking import catalog, registry
+
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory) -> Iterator[MlflowClient]:
+    """A store of its own, which is the one in use."""
+    folder = tmp_path_factory.mktemp("store")
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    client = MlflowClient()
+    client.create_experiment("gate", artifact_location=str(folder / "artifacts"))
+    yield client
+    mlflow.set_tracking_uri(None)
+
+
+def a_run(client: MlflowClient) -> str:
+    return client.create_run(client.get_experiment_by_name("gate").experiment_id).info.run_id
+
+
+def logged(client: MlflowClient, run_id: str | None, path: Path, **described) -> str:
+    """A logged model that consists of its description; gives its URI."""
+    experiment = client.get_experiment_by_name("gate").experiment_id
+    model = client.create_logged_model(experiment, "model", source_run_id=run_id)
+    path.mkdir(exist_ok=True)
+    flavors = {"python_function": {"loader_module": "nothing", "python_version": "3.11"}}
+    Model(run_id=run_id, model_id=model.model_id, flavors=flavors, metadata=described or None).save(
+        str(path / "MLmodel")
+    )
+    client.log_model_artifacts(model.model_id, str(path))
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY).model_uri
+
+
+def images(size: int, digest: str = "d", names: tuple[str, ...] = ("a", "b")) -> Prepared:
+    return Prepared(
+        path=Path("nowhere"),
+        classes=CLASSES,
+        image_size=size,
+        digest=digest,
+        images=np.zeros((len(names), size, size, 3), np.uint8),
+        labels=np.arange(len(names)) % 2,
+        names=names,
+        splits=np.array(["validation"] * len(names)),
+        picture_digests=names,
+        rejected=(),
+    )
+
+
+NEWCOMER = catalog.Known("models:/m-new", CLASSES, "d", 32, "newcomer")
+
+
+def find(name: str, prepared: Prepared | UserError | None = None, prepare=None, newcomer=NEWCOMER):
+    """What `gate.find` says of the version that is the champion of a name."""
+    given = images(32) if prepared is None else prepared
+    return gate.find(registry.champion(name, "champion"), "champion", newcomer, given, prepare)
+
+
+def crown(client: MlflowClient, name: str, uri: str, run_id: str | None, by_hand: bool) -> None:
+    """Make a model the champion of a name, as `register` does or as a user does."""
+    if by_hand:
+        client.create_registered_model(name)
+        version = client.create_model_version(name, uri, run_id)
+    else:
+        version = registry.add(name, uri, run_id, "register's", {})
+    registry.set_alias(name, "champion", version)
+
+
+def ours(client: MlflowClient, path: Path, size: int = 32, classes=CLASSES, **more) -> tuple[str, str]:
+    run_id = a_run(client)
+    return logged(
+        client, run_id, path, classes=list(classes), data_digest="d", image_size=size, **more
+    ), run_id
+
+
+def test_first_version_takes_the_alias(client):
+    assert find("nobody") == gate.Decision(True, "there was no champion")
+
+
+def test_champion_is_measured_on_images_of_its_own_size(client, tmp_path):
+    uri, run_id = ours(client, tmp_path, size=16)
+    crown(client, "other size", uri, run_id, by_hand=False)
+    asked = []
+
+    def prepare(size: int) -> Prepared:
+        asked.append(size)
+        return images(size, "digest at 16 px")
+
+    contest = find("other size", prepare=prepare)
+    assert asked == [16]
+    assert (contest.ours.image_size, contest.theirs.image_size) == (32, 16)
+    assert contest.champion.uri == "models:/other size/1"
+    same = find("other size", images(16))
+    assert same.ours is same.theirs
+    with pytest.raises(UserError, match="changed while they were prepared"):
+        find("other size", prepare=lambda size: images(size, names=("a", "c")))
+
+
+def test_images_are_needed_for_a_contest_alone(client, tmp_path):
+    uri, run_id = ours(client, tmp_path)
+    crown(client, "no images", uri, run_id, by_hand=False)
+    with pytest.raises(UserError, match="no folder photos"):
+        find("no images", UserError("no folder photos"))
+    assert find("nobody", UserError("no folder photos")).takes
+
+
+def test_same_run_is_the_champion_already(client, tmp_path):
+    uri, run_id = ours(client, tmp_path)
+    known = catalog.look_up(uri)
+    assert known.run_id == run_id
+    crown(client, "itself", uri, run_id, by_hand=False)
+    assert find("itself", newcomer=known) == gate.Decision(True, "it is the champion already")
+
+
+def test_raw_network_of_the_same_run_gives_way(client, tmp_path):
+    """A version that somebody made of the cell's run in MLflow's UI has no preprocessing."""
+    uri, run_id = ours(client, tmp_path)
+    crown(client, "raw", uri, run_id, by_hand=True)
+    decision = find("raw", newcomer=catalog.look_up(uri))
+    assert (
+        decision.takes and "version 1, the champion, was made by hand of the same network" in decision.reason
+    )
+
+
+def test_model_knows_its_training_where_the_version_does_not(client, tmp_path):
+    """As where somebody registers it by its URI."""
+    uri, run_id = ours(client, tmp_path)
+    crown(client, "copied", uri, None, by_hand=True)
+    assert find("copied").champion.run_id == run_id
+
+
+def test_champion_of_another_kind_keeps_the_alias(client, tmp_path):
+    crown(client, "foreign", logged(client, None, tmp_path), None, by_hand=True)
+    decision = find("foreign")
+    assert not decision.takes
+    for words in ("version 1, the champion", "not made by this pipeline", "register.name or register.alias"):
+        assert words in decision.reason
+    with pytest.raises(UserError, match=r"^predict.model: models:/foreign/1 was not made by this pipeline"):
+        catalog.look_up_named("models:/foreign/1", "predict.model")
+
+
+def test_champion_whose_model_was_deleted_gives_way(client, tmp_path):
+    uri, run_id = ours(client, tmp_path)
+    crown(client, "deleted", uri, run_id, by_hand=False)
+    client.delete_run(run_id)
+    assert isinstance(find("deleted"), gate.Contest), "a deleted run has left its model"
+    client.delete_logged_model(uri.removeprefix("models:/"))
+    decision = find("deleted")
+    assert decision.takes and "its model was deleted" in decision.reason
+    with pytest.raises(UserError, match=r"^export.model: models:/deleted/1 cannot be found"):
+        catalog.look_up_named("models:/deleted/1", "export.model")
+    client.delete_model_version("deleted", "1")
+    assert find("deleted") == gate.Decision(True, "there was no champion")
+
+
+def test_other_classes_are_named_in_a_few_words(client, tmp_path):
+    many = [f"class {number:03}" for number in range(1000)]
+    uri, run_id = ours(client, tmp_path, classes=["cat", *many])
+    crown(client, "classes", uri, run_id, by_hand=False)
+    decision = find("classes")
+    assert not decision.takes
+    assert "(class 000, class 001, class 002, class 003 and 996 more in place of dog)" in decision.reason
+    assert len(decision.reason) < 300
+
+
+def test_classes_that_differ():
+    assert catalog.differing(("a", "b"), ("a", "c")) == "b in place of c"
+    assert catalog.differing(("a",), ("a", "c")) == "without c"
+    assert catalog.differing(("a", "b"), ("a",)) == "b besides"
