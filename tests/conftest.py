@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+from mlflow.models import Model
 from playwright.sync_api import Browser, sync_playwright
 from warm import Forker
 
@@ -113,6 +115,18 @@ def predictions(folder: Path) -> list[dict]:
 def steps(project: Project, run, name: str = "loss") -> list[int]:
     """The steps at which a run has a metric."""
     return [point.step for point in MlflowClient(project.uri).get_metric_history(run.info.run_id, name)]
+
+
+def described_model(
+    client: MlflowClient, run_id: str | None, folder: Path, experiment: str = "0", **told
+) -> str:
+    """Log a model that is its description alone, with this metadata; gives its URI."""
+    model = client.create_logged_model(experiment, "model", source_run_id=run_id)
+    flavors = {"python_function": {"loader_module": "nothing", "python_version": "3.11"}}
+    described = Model(run_id=run_id, model_id=model.model_id, flavors=flavors, metadata=told or None)
+    described.save(str(folder / "MLmodel"))
+    client.log_model_artifacts(model.model_id, str(folder))
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY).model_uri
 
 
 class Server:

@@ -9,9 +9,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from conftest import described_model
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus
-from mlflow.models import Model
 
 from pipeline import gate
 from pipeline.data.prepared import Prepared
@@ -19,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.tracking import catalog, registry
 
 CLASSES = ("cat", "dog")
+EXPERIMENT = "1"  # the first of a store after its own
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +27,13 @@ def client(tmp_path_factory) -> Iterator[MlflowClient]:
     folder = tmp_path_factory.mktemp("store")
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     client = MlflowClient()
-    client.create_experiment("gate", artifact_location=str(folder / "artifacts"))
+    assert client.create_experiment("gate", artifact_location=str(folder / "artifacts")) == EXPERIMENT
     yield client
     mlflow.set_tracking_uri(None)
 
 
 def a_run(client: MlflowClient) -> str:
-    return client.create_run(client.get_experiment_by_name("gate").experiment_id).info.run_id
-
-
-def logged(client: MlflowClient, run_id: str | None, path: Path, **described) -> str:
-    """A logged model that consists of its description; gives its URI."""
-    experiment = client.get_experiment_by_name("gate").experiment_id
-    model = client.create_logged_model(experiment, "model", source_run_id=run_id)
-    path.mkdir(exist_ok=True)
-    flavors = {"python_function": {"loader_module": "nothing", "python_version": "3.11"}}
-    Model(run_id=run_id, model_id=model.model_id, flavors=flavors, metadata=described or None).save(
-        str(path / "MLmodel")
-    )
-    client.log_model_artifacts(model.model_id, str(path))
-    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY).model_uri
+    return client.create_run(EXPERIMENT).info.run_id
 
 
 def images(size: int, digest: str = "d", names: tuple[str, ...] = ("a", "b")) -> Prepared:
@@ -85,9 +72,8 @@ def crown(client: MlflowClient, name: str, uri: str, run_id: str | None, by_hand
 
 def ours(client: MlflowClient, path: Path, size: int = 32, classes=CLASSES, **more) -> tuple[str, str]:
     run_id = a_run(client)
-    return logged(
-        client, run_id, path, classes=list(classes), data_digest="d", image_size=size, **more
-    ), run_id
+    told = {"classes": list(classes), "data_digest": "d", "image_size": size} | more
+    return described_model(client, run_id, path, EXPERIMENT, **told), run_id
 
 
 def test_first_version_takes_the_alias(client):
@@ -147,7 +133,7 @@ def test_model_knows_its_training_where_the_version_does_not(client, tmp_path):
 
 
 def test_champion_of_another_kind_keeps_the_alias(client, tmp_path):
-    crown(client, "foreign", logged(client, None, tmp_path), None, by_hand=True)
+    crown(client, "foreign", described_model(client, None, tmp_path, EXPERIMENT), None, by_hand=True)
     decision = find("foreign")
     assert not decision.takes
     for words in ("version 1, the champion", "not made by this pipeline", "register.name or register.alias"):
