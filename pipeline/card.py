@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from pipeline import intervals, markdown
-from pipeline.console import few
+from pipeline.console import counted, few
 from pipeline.data import splits
 from pipeline.facts import Facts, Place, Registered
 from pipeline.markdown import escape
 from pipeline.metrics import Report
 from pipeline.networks import BACKBONE_FILES, NETWORKS
+from pipeline.objective import Objective
 
 FOLDER, CARD, SHEET = "card", "model_card.md", "mistakes.png"  # among a run's artifacts
 _MOST_PAIRS = 3  # of classes that are mixed up
@@ -267,14 +268,24 @@ def _leaderboard(facts: Facts) -> str:
         return "## Place in the leaderboard\n\nNone: it is a cell of no sweep."
     text = (
         f"Rank {place.rank:,} of {place.cells:,} cells of sweep {place.sweep_run_id} (study {place.study}), "
-        f"by validation {place.metric}: {place.value:.4f}."
+        f"by validation {_ranked_by(place)}: {place.value:.4f}."
     )
     if place.other:
         name, value = place.other
         which = "The next one" if place.rank == 1 else "The best one"
         text += f" {which}, {escape(name, 120)}, has {value:.4f}."
+    if not place.settled:
+        text += " **The sweep was unfinished when this was written**: it is the place among the cells so far."
+    if place.failed:
+        text += f" {counted(place.failed, 'cell')} failed."
     parts = ["## Place in the leaderboard", text, *(_victory(place) if place.victory else [])]
     return "\n\n".join(parts)
+
+
+def _ranked_by(place: Place) -> str:
+    lower = " (lower is better)" if Objective(place.metric).direction == "minimize" else ""
+    means = ", the finalists by their means over fresh seeds" if place.by_mean else ""
+    return f"{place.metric}{lower}{means}"
 
 
 def _victory(place: Place) -> list[str]:
@@ -284,7 +295,7 @@ def _victory(place: Place) -> list[str]:
         spread = "" if victory.spread is None else f" ± {victory.spread:.4f}"
         what = "mean" if victory.spread is None else "mean and standard deviation from seed to seed"
         parts.append(
-            f"These are the scores of the first seed, which chose the {victory.finalists:,} finalists. "
+            f"The scores above are of the first seed, which chose the {victory.finalists:,} finalists. "
             f"Each was trained again with {victory.seeds} fresh seeds. The means over these rank them; this "
             f"one's is {victory.mean:.4f}{spread} ({what})."
         )

@@ -58,10 +58,13 @@ class Place:
         rank: From 1.
         cells: How many are finished.
         metric: What ranks them, on the validation split.
-        value: The cell's.
+        value: The cell's: a finalist's mean over fresh seeds where means rank them, else its own.
         other: The name and value of the next cell where this one is the best, else of the best; None where
             there is no other.
         victory: Where it is the winner that the sweep has named, and was compared with others.
+        settled: Whether the sweep had ended when the card was made, with every cell finished or failed.
+        failed: How many cells failed.
+        by_mean: Whether means over fresh seeds rank the finalists.
     """
 
     sweep_run_id: str
@@ -72,6 +75,9 @@ class Place:
     value: float
     other: tuple[str, float] | None
     victory: Victory | None = None
+    settled: bool = True
+    failed: int = 0
+    by_mean: bool = False
 
 
 @dataclass(frozen=True)

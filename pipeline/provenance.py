@@ -14,6 +14,7 @@ from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.facts import MOST_MISTAKES, Facts, Mistake, Pictures, Place, Victory
 from pipeline.predictions import Predictions
+from pipeline.selection import is_settled
 from pipeline.sweep import ranking, verdict
 from pipeline.sweep.cells import Cell
 from pipeline.tracking import runs, trials
@@ -93,16 +94,19 @@ def _place(run_id: str) -> Place | None:
     said = verdict.fitting(sweep.run_id, ranked)
     # of the best cell, the next one tells by how little it won
     others = ranked.cells[1:2] if rank == 1 else ranked.cells[:1]
-    other = [(Cell(cell.values).name, cell.trial.scores[metric]) for cell in others]
+    other = [(Cell(cell.values).name, ranked.value(cell)) for cell in others]
     return Place(
         sweep_run_id=sweep.run_id,
         study=sweep.study,
         rank=rank,
         cells=len(ranked.cells),
         metric=metric,
-        value=ranked.cells[rank - 1].trial.scores[metric],
+        value=ranked.value(ranked.cells[rank - 1]),
         other=other[0] if other else None,
         victory=_victory(said) if said and said["winner"]["run_id"] == run_id else None,
+        settled=is_settled(sweep),
+        failed=len(ranked.failed),
+        by_mean=ranked.by_mean,
     )
 
 

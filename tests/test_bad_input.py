@@ -111,8 +111,8 @@ def test_names_in_other_scripts_with_spaces_and_very_long(project):
 
 
 def test_evaluate_and_register_with_nothing_to_work_on(project):
-    assert_user_error(project.run("evaluate"), "no finished training or sweep", "-e train")
-    assert_user_error(project.run("register"), "no finished sweep", "-e sweep")
+    assert_user_error(project.run("evaluate"), "no training or sweep to evaluate", "-e train")
+    assert_user_error(project.run("register"), "no sweep to register from", "-e sweep")
 
 
 def test_run_that_does_not_exist(project):

@@ -49,6 +49,7 @@ FLOORS = {
     "pipeline.trial": 2,
     "pipeline.evaluation": 2,
     "pipeline.gate": 2,
+    "pipeline.selection": 2,
     "pipeline.provenance": 2,
     "pipeline.prediction": 2,
     "pipeline.sweep": 2,

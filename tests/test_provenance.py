@@ -138,7 +138,8 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
     winner, other = (
         provenance.facts(cells[a], "whole digest", prepared(tmp_path)).place for a in (0.5, 0.75)
     )
-    assert (winner.rank, other.rank, winner.other, other.victory) == (1, 2, ("LR_0.75", 0.75), None)
+    assert (winner.rank, other.rank, other.victory) == (1, 2, None)
+    assert winner.by_mean and (winner.value, winner.other) == (pytest.approx(0.6), ("LR_0.75", 0.5))
     victory = winner.victory
     assert (victory.alike, victory.compared, victory.pictures) == (["LR_0.75", "LR_0.25"], 2, 4)
     assert (victory.seeds, victory.finalists) == (2, 2)

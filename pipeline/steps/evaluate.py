@@ -2,7 +2,7 @@
 
     mlflow run . -e evaluate -P evaluate.run_id=RUN_ID -P evaluate.split=test
 
-Reads the model of `evaluate.run_id`, or of the newest finished training or sweep; prepares that run's own
+Reads the model of `evaluate.run_id`, or of the newest training or sweep; prepares that run's own
 pictures with that run's seed, so that its test split is the one it never saw. Logs metrics `SPLIT/…`, the
 report's files and a CSV of every prediction under `SPLIT/`.
 """
@@ -25,7 +25,7 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     from pipeline.data import prepared
     from pipeline.tracking import catalog, runs
 
-    run_id = params.evaluate.run_id or _newest()
+    run_id = _chosen(params.evaluate.run_id)
     known = catalog.look_up(catalog.of_run(run_id))
     print(f"evaluating the model of run {run_id}", flush=True)
     trained = runs.params_of(run_id, params)
@@ -46,16 +46,17 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     return result
 
 
-def _newest() -> str:
-    from pipeline.tracking import runs
+def _chosen(run_id: str | None) -> str:
+    """The training whose model is measured."""
+    from pipeline import selection
 
-    newest = runs.newest("train", "sweep")
-    if newest is None:
+    chosen = selection.choose(run_id, "evaluate.run_id", "train", "sweep")
+    if chosen is None:
         raise UserError(
-            "there is no finished training or sweep to evaluate; run `mlflow run . -e train` first, or set "
+            "there is no training or sweep to evaluate; run `mlflow run . -e train` first, or set "
             "evaluate.run_id"
         )
-    return newest.data.tags.get("best_run_id", newest.info.run_id)
+    return chosen
 
 
 def main() -> None:

@@ -74,19 +74,19 @@ def run(params: Params) -> "Explanation":
 
 def _chosen(params: Params) -> "Known":
     """The model that is explained."""
-    from pipeline.tracking import catalog, registry, runs
+    from pipeline import selection
+    from pipeline.tracking import catalog, registry
 
     name, alias = params.register_.name, params.register_.alias
     if params.explain.run_id is None and (champion := registry.champion(name, alias)):
         print(f"explaining models:/{name}@{alias}, version {champion.version}")
         return catalog.look_up_named(f"models:/{name}/{champion.version}", "explain.run_id")
-    found = runs.get(params.explain.run_id) if params.explain.run_id else runs.newest("train", "sweep")
-    if found is None:
+    run_id = selection.choose(params.explain.run_id, "explain.run_id", "train", "sweep")
+    if run_id is None:
         raise UserError(
-            f"there is no model to explain: no models:/{name}@{alias}, and no finished training or sweep; "
-            "run `mlflow run . -e train` first, or set explain.run_id"
+            f"there is no model to explain: no models:/{name}@{alias}, and no training or sweep; run "
+            "`mlflow run . -e train` first, or set explain.run_id"
         )
-    run_id = found.data.tags.get("best_run_id", found.info.run_id)
     print(f"explaining the model of run {run_id}")
     return catalog.look_up(catalog.of_run(run_id))
 

@@ -2,11 +2,11 @@
 
     mlflow run . -e export
 
-Takes the model `export.model`, the champion where none is named. Writes each of `export.formats`, with
-classes.json and export.json (which model it is, and how the files compare), to the folder `export.output`,
-and logs them to a run. Each file is read again from the disk and must answer as the model itself does, on
-validation pictures of the model's own training; where one does not, nothing is kept. Takes some 10 s for a
-small network.
+Takes the model `export.model`; where none is named, the champion, or the newest sweep's best cell. Writes
+each of `export.formats`, with classes.json and export.json (which model it is, and how the files compare), to
+the folder `export.output`, and logs them to a run. Each file is read again from the disk and must answer as
+the model itself does, on validation pictures of the model's own training; where one does not, nothing is
+kept. Takes some 10 s for a small network.
 """
 
 import json
@@ -29,15 +29,14 @@ CLASSES, RECORD = "classes.json", "export.json"
 
 def run(params: Params) -> Path:
     """Export a model and record it; returns the folder."""
-    from pipeline.tracking import catalog, registry, runs
+    from pipeline.tracking import catalog, runs
 
     asked = params.export
     output = Path(asked.output).expanduser().resolve()
     place = f"export.output: {output}"
     with _disk_errors(place):
         _check_replaceable(output)
-    register = params.register_
-    uri = asked.model or registry.champion_uri(register.name, register.alias, "export.model")
+    uri = asked.model or _champion_or_winner(params)
     known = catalog.look_up_named(uri, "export.model")
     trained = known.training()
     images = _pictures(params, trained)
@@ -61,6 +60,24 @@ def run(params: Params) -> Path:
                 runs.upload(folder, "export")
     print(f"export: {output}")
     return output
+
+
+def _champion_or_winner(params: Params) -> str:
+    """The URI of the champion; where there is none, of the newest sweep's best cell."""
+    from pipeline import selection
+    from pipeline.tracking import catalog, registry
+
+    name, alias = params.register_.name, params.register_.alias
+    if champion := registry.champion(name, alias):
+        return f"models:/{name}/{champion.version}"
+    run_id = selection.choose(None, "export.model", "sweep")
+    if run_id is None:
+        raise UserError(
+            f"there is no models:/{name}@{alias}, and no sweep; run `mlflow run . -e register` first, or set "
+            "export.model"
+        )
+    print(f"exporting the model of run {run_id}", flush=True)
+    return catalog.of_run(run_id)
 
 
 def _pictures(params: Params, run_id: str) -> np.ndarray:

@@ -2,7 +2,8 @@
 
     mlflow run . -e register
 
-Takes the best cell of the newest finished sweep, or of `register.run_id` (a sweep, a cell or a training).
+Takes the best cell of the newest sweep, or of `register.run_id` (a sweep, a cell or a training). Where the
+newest sweep is unfinished it stops, and says so; named by its run, such a sweep gives its best finished cell.
 What is registered is built from that run's network, and takes pictures of any kind and size
 (served_image_classifier/). Its model card, `card/` in this step's run and the version's description, says
 what it is, how good, and where it fails; a version that is registered again gets a new one. The alias moves
@@ -61,17 +62,15 @@ def run(params: Params):
 
 def _best(run_id: str | None) -> str:
     """The run whose model is registered: the best cell of a sweep, or a run with a model of its own."""
-    from pipeline.tracking import runs
+    from pipeline import selection
 
-    source = runs.get(run_id) if run_id else runs.newest("sweep")
-    if source is None:
+    chosen = selection.choose(run_id, "register.run_id", "sweep")
+    if chosen is None:
         raise UserError(
-            "there is no finished sweep to register from; run `mlflow run . -e sweep` first, or set "
-            "register.run_id to the run of a training"
+            "there is no sweep to register from; run `mlflow run . -e sweep` first, or set register.run_id "
+            "to the run of a training"
         )
-    if source.data.tags.get("step") == "sweep" and "best_run_id" not in source.data.tags:
-        raise UserError(f"the sweep {source.info.run_id} has no finished cell; run it again, or name another")
-    return source.data.tags.get("best_run_id", source.info.run_id)
+    return chosen
 
 
 def _images(run_id: str, params: Params) -> "Prepared | UserError":
@@ -107,7 +106,9 @@ def _version(name: str, run_id: str):
 
 def _tags(facts: "Facts") -> dict[str, str]:
     scores = facts.validation.scores().items()
-    return {
+    place = facts.place
+    sweep = {"sweep_run_id": place.sweep_run_id, "sweep_settled": str(place.settled).lower()} if place else {}
+    return sweep | {
         "classes": ", ".join(facts.validation.classes),
         "data_digest": facts.digest,
         "objective": facts.metric,

@@ -60,22 +60,16 @@ def of(run_ids: Iterable[str]) -> dict[str, History]:
 
 
 def sweep_run(run_id: str | None) -> Run:
-    """The run of a sweep, in whatever state: by its id, or that of a cell of it, or the one begun last.
+    """The run of a sweep, in whatever state: by its id, or that of a cell of it, or the one started last.
 
     Raises:
         UserError: there is no such run, it is no sweep's, or there is no sweep at all.
     """
     if run_id is None:
-        found = MlflowClient().search_runs(
-            [runs.experiment_id()],
-            "tags.step = 'sweep'",
-            order_by=["attributes.start_time DESC"],
-            max_results=trials.PAGE,
-        )
-        if not found:
+        newest = trials.newest_sweep()
+        if newest is None:
             raise UserError("there is no sweep to report on; run `mlflow run . -e sweep` first")
-        # one that was gone on with ends anew; one that is not ended runs, or was killed
-        return max(found, key=lambda run: run.info.end_time or run.info.start_time)
+        return runs.get(newest.run_id)
     run = runs.get(run_id)
     if other := run.data.tags.get("resumes") or run.data.tags.get("mlflow.parentRunId"):
         run = runs.get(other)

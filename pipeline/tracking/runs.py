@@ -188,20 +188,12 @@ def params_of(run_id: str, params: Params) -> Params:
     return load([f"--{key}={(logged | kept)[key]}" for key in keys])
 
 
-def newest(*steps: str) -> Run | None:
-    """The run of any of these steps (`train`, `sweep`, …) that finished last in the experiment, or None.
-
-    Not the one that started last: a sweep that was extended ends anew.
-    """
-    client = MlflowClient()
-    found = [
-        run
-        for step in steps
-        for run in client.search_runs(
-            [experiment_id()],
-            f"tags.step = '{step}' and attributes.status = 'FINISHED'",
-            order_by=["attributes.end_time DESC"],
-            max_results=1,
-        )
-    ]
-    return max(found, key=lambda run: run.info.end_time, default=None)
+def newest(step: str) -> Run | None:
+    """The run of a step that was started last in the experiment, in whatever state; or None."""
+    found = MlflowClient().search_runs(
+        [experiment_id()],
+        f"tags.step = '{step}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return found[0] if found else None

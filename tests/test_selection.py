@@ -1,0 +1,176 @@
+"""Which training a command takes, of runs made by hand in a real store: never an older one in silence."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+from conftest import described_model
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+
+from pipeline import card, provenance, selection
+from pipeline.errors import UserError
+from pipeline.tracking import histories
+from pipeline.tracking.trials import Sweep
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Iterator[MlflowClient]:
+    """A store of its own, which is the one in use."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        yield MlflowClient()
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def client(store, monkeypatch) -> MlflowClient:
+    """The store with an experiment of the test's own, which is the one in use."""
+    number = len(store.search_experiments())
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", store.create_experiment(f"experiment {number}"))
+    return store
+
+
+_NOW = iter(range(1, 1_000_000))  # starts of runs, ms
+
+
+def begin(client: MlflowClient, **tags: str) -> str:
+    """A run of the experiment in use, started after those before; gives its id."""
+    experiment = os.environ["MLFLOW_EXPERIMENT_ID"]
+    return client.create_run(experiment, start_time=next(_NOW), tags=tags).info.run_id
+
+
+def finish(client: MlflowClient, run_id: str, tmp_path, **scores: float) -> None:
+    """Give a run what a finished training has, and end it."""
+    uri = described_model(client, run_id, tmp_path, client.get_run(run_id).info.experiment_id)
+    client.log_outputs(run_id, [LoggedModelOutput(uri.removeprefix("models:/"), step=0)])
+    trained = {"best_epoch": "1", "epochs": "4", "best_val_loss": "0.5"}
+    client.log_batch(
+        run_id,
+        metrics=[Metric(f"report/{key}", value, 0, 0) for key, value in scores.items()],
+        tags=[RunTag(key, value) for key, value in trained.items()],
+        params=[Param("sweep.metric", "accuracy")],
+    )
+    client.set_terminated(run_id)
+
+
+def sweep(
+    client: MlflowClient,
+    tmp_path,
+    status: str,
+    complete: bool,
+    metric: str = "accuracy",
+    **cells: float | None,
+) -> tuple[str, dict[str, str]]:
+    """A sweep with these cells and their accuracies, None for a failed one; gives its run and theirs."""
+    rule = {"metric": metric, "finalists": 0, "repeats": 1, "seed": 42}
+    run_id = begin(
+        client, step="sweep", study="abc", complete=str(complete).lower(), ranked_by=json.dumps(rule)
+    )
+    client.log_param(run_id, "sweep.metric", "accuracy")
+    found = Sweep.of(client.get_run(run_id))
+    runs = {}
+    for number, (name, accuracy) in enumerate(cells.items()):
+        runs[name] = found.new_cell(name, json.dumps({"learning_rate": 1 + number}))
+        if accuracy is None:
+            client.set_terminated(runs[name], "FAILED")
+        else:
+            finish(client, runs[name], tmp_path, accuracy=accuracy, loss=accuracy)
+    client.log_metric(run_id, "cells/total", 4)
+    if status != "RUNNING":
+        client.set_terminated(run_id, status)
+    return run_id, runs
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FAILED", "RUNNING"])
+def test_newest_sweep_that_is_unfinished_stops_the_command(client, tmp_path, status):
+    """Also where an older one is complete, and ended later."""
+    _, older = sweep(client, tmp_path, "FINISHED", True, a=0.9)
+    assert selection.choose(None, "register.run_id", "sweep") == older["a"]
+    newest, cells = sweep(client, tmp_path, status, False, a=0.5, b=0.6)
+    for key, steps in (
+        ("register.run_id", ["sweep"]),
+        ("evaluate.run_id", ["train", "sweep"]),
+        ("explain.run_id", ["train", "sweep"]),
+    ):
+        with pytest.raises(UserError) as error:
+            selection.choose(None, key, *steps)
+        for words in (newest, "2 of 4 cells finished", f"set {key}={newest}", "rerun the same sweep"):
+            assert words in str(error.value)
+        assert ("running" in str(error.value)) == (status == "RUNNING")
+    (model,) = client.get_run(cells["b"]).outputs.model_outputs
+    with pytest.raises(UserError, match=f"set export.model=models:/{model.model_id} to take its best"):
+        selection.choose(None, "export.model", "sweep")
+    assert histories.sweep_run(None).info.run_id == newest
+
+
+def test_unfinished_sweep_that_is_named_gives_its_best_finished_cell(client, tmp_path, capsys):
+    newest, cells = sweep(client, tmp_path, "KILLED", False, a=0.5, b=0.6)
+    assert selection.choose(newest, "register.run_id", "sweep") == cells["b"]
+    assert f"the sweep {newest} is unfinished (2 of 4 cells finished)" in capsys.readouterr().err
+    resumed = begin(client, step="resume", resumes=newest)  # what `mlflow run` made for a resumed sweep
+    assert selection.choose(resumed, "register.run_id", "sweep") == cells["b"]
+    place = provenance._place(cells["b"])
+    assert (place.rank, place.settled) == (1, False)
+
+
+def test_sweep_with_failed_cells_is_settled(client, tmp_path, capsys):
+    """Its status is FAILED, since its command fails; its winner is taken all the same."""
+    _, cells = sweep(client, tmp_path, "FAILED", True, a=0.5, b=0.6, c=None)
+    assert selection.choose(None, "register.run_id", "sweep") == cells["b"]
+    assert "1 cell of the sweep" in capsys.readouterr().err
+    place = provenance._place(cells["a"])
+    assert (place.rank, place.cells, place.settled, place.failed) == (2, 2, True, 1)
+
+
+def test_winner_and_place_follow_the_metric_that_ranks_now(client, tmp_path):
+    """The cells' own parameters have the metric of the first start."""
+    _, cells = sweep(client, tmp_path, "FINISHED", True, metric="loss", a=0.5, b=0.6)
+    assert selection.choose(None, "register.run_id", "sweep") == cells["a"]
+    place = provenance._place(cells["b"])
+    assert (place.rank, place.metric, place.value, place.other) == (2, "loss", 0.6, ("LR_1", 0.5))
+    assert card._ranked_by(place) == "loss (lower is better)"
+
+
+def test_sweep_without_a_finished_cell(client, tmp_path):
+    run_id, _ = sweep(client, tmp_path, "FAILED", True, a=None)
+    with pytest.raises(UserError, match=f"the sweep {run_id} has no finished cell"):
+        selection.choose(None, "register.run_id", "sweep")
+    newest, _ = sweep(client, tmp_path, "RUNNING", False)
+    with pytest.raises(UserError, match=f"run {newest}, is running.*name another run with register.run_id"):
+        selection.choose(None, "register.run_id", "sweep")
+
+
+def test_newest_of_trainings_and_sweeps_is_the_one_started_last(client, tmp_path):
+    assert selection.choose(None, "evaluate.run_id", "train", "sweep") is None
+    training = begin(client, step="train")
+    _, cells = sweep(client, tmp_path, "FINISHED", True, a=0.5)
+    finish(client, training, tmp_path, accuracy=0.5)  # ended last, but started first
+    assert selection.choose(None, "evaluate.run_id", "train", "sweep") == cells["a"]
+    newer = begin(client, step="train")
+    with pytest.raises(UserError, match=f"training, run {newer}, is not finished .*set evaluate.run_id"):
+        selection.choose(None, "evaluate.run_id", "train", "sweep")
+    finish(client, newer, tmp_path, accuracy=0.5)
+    assert selection.choose(None, "evaluate.run_id", "train", "sweep") == newer
+    assert selection.choose(None, "register.run_id", "sweep") == cells["a"]
+    client.delete_run(newer)
+    assert selection.choose(None, "evaluate.run_id", "train", "sweep") == cells["a"]
+
+
+def test_run_that_is_no_training_is_refused(client, tmp_path):
+    with pytest.raises(UserError, match="no run 'abc'"):
+        selection.choose("abc", "register.run_id", "sweep")
+    for step, words in (("evaluate", "has no model"), ("prepare", "has no model"), ("train", "not finished")):
+        with pytest.raises(UserError, match=f"^register.run_id: run .* {words}.*allowed: a finished run of"):
+            selection.choose(begin(client, step=step), "register.run_id", "sweep")
+    deleted = begin(client, step="train")
+    finish(client, deleted, tmp_path, accuracy=0.5)
+    assert selection.choose(deleted, "register.run_id", "sweep") == deleted
+    client.delete_run(deleted)
+    with pytest.raises(UserError, match=f"register.run_id: run {deleted} was deleted"):
+        selection.choose(deleted, "register.run_id", "sweep")
