@@ -74,6 +74,10 @@ class Contest:
             for known, images in ((self.newcomer, self.ours), (self.champion, self.theirs))
         )
         found = comparison.compare(objective, ours.labels, ours.probabilities, theirs.probabilities)
+        return self.judge(found, only_significant)
+
+    def judge(self, found: "Comparison", only_significant: bool) -> Decision:
+        """The decision that a comparison of the newcomer with the champion leads to."""
         takes = found.better and (found.significant or not only_significant)
         return Decision(takes, self._reason(found, takes), _tags(found, self.version))
 

@@ -4,6 +4,7 @@ The models are their descriptions alone, as the store has them: nothing is loade
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -12,9 +13,10 @@ import pytest
 from conftest import described_model
 from mlflow import MlflowClient
 
-from pipeline import gate
+from pipeline import comparison, gate
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
+from pipeline.objective import Objective
 from pipeline.tracking import catalog, registry
 
 CLASSES = ("cat", "dog")
@@ -97,6 +99,40 @@ def test_champion_is_measured_on_images_of_its_own_size(client, tmp_path):
     assert same.ours is same.theirs
     with pytest.raises(UserError, match="changed while they were prepared"):
         find("other size", prepare=lambda size: images(size, names=("a", "c")))
+
+
+def test_alias_moves_on_a_better_objective_and_on_a_significant_one_where_that_is_asked(client, tmp_path):
+    uri, run_id = ours(client, tmp_path, size=16)
+    crown(client, "judged", uri, run_id, by_hand=False)
+    contest = find("judged", prepare=lambda size: images(size))
+
+    def judge(value: float, p_value: float, only_significant: bool, metric: str = "accuracy"):
+        found = comparison.Comparison(Objective(metric), value, 0.8, 40, p_value, "McNemar")
+        return contest.judge(found, only_significant)
+
+    takes = {
+        (value, p_value, only): judge(value, p_value, only).takes
+        for value in (0.9, 0.8, 0.7)
+        for p_value in (0.01, 0.2)
+        for only in (False, True)
+    }
+    assert [case for case, taken in takes.items() if taken] == [
+        (0.9, 0.01, False), (0.9, 0.01, True), (0.9, 0.2, False),
+    ]  # fmt: skip
+    refused = judge(0.9, 0.2, True)
+    assert refused.reason == (
+        "better, but not significantly, which register.significant asks for: accuracy 0.9000 against 0.8000 "
+        "of version 1, the champion, on the same 40 validation images, each model at its own size (16 and 32 "
+        "px); "
+        "the difference is not significant (McNemar, p = 0.2)"
+    )
+    assert refused.tags["compared_p_value"] == "0.2" and refused.tags["compared_with_version"] == "1"
+    loss = judge(0.7, 0.01, True, "loss")
+    assert loss.takes and "of version 1, the champion (lower is better)" in loss.reason
+    other_split = replace(contest, theirs=images(16, "another digest")).judge(
+        comparison.Comparison(Objective("f1"), 0.7, 0.8, 40, 0.5, "paired bootstrap"), False
+    )
+    assert "trained on other images or another split, and may have seen some" in other_split.reason
 
 
 def test_images_are_needed_for_a_contest_alone(client, tmp_path):

@@ -4,7 +4,7 @@ Nothing here imports Keras or TensorFlow: a step asks first, prepares its images
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlflow
@@ -39,6 +39,8 @@ class Known:
         data_digest: Of the prepared images that it was trained on.
         image_size: Side of the square that it takes, px.
         run_id: The run that trained it; None where nobody knows.
+        model_id: Of the logged model.
+        flavors: MLflow's: what it can be loaded as, and with what.
     """
 
     uri: str
@@ -46,6 +48,8 @@ class Known:
     data_digest: str
     image_size: int
     run_id: str | None
+    model_id: str | None = None
+    flavors: Mapping[str, Any] = field(default_factory=dict)
 
     def training(self) -> str:
         """The run that trained it.
@@ -82,7 +86,9 @@ def look_up(uri: str) -> Known:
         raise Foreign(
             f"{uri} was not made by this pipeline: it does not say its classes, its images and their size"
         )
-    return Known(uri, tuple(told["classes"]), told["data_digest"], size, info.run_id)
+    return Known(
+        uri, tuple(told["classes"]), told["data_digest"], size, info.run_id, info.model_id, info.flavors
+    )
 
 
 def _image_size(info: ModelInfo, told: Mapping[str, Any]) -> int | None:

@@ -18,7 +18,7 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from pipeline.data import sample, splits
 from pipeline.data.prepared import Prepared
-from pipeline.tracking import artifacts
+from pipeline.tracking import artifacts, catalog
 from pipeline.tracking.catalog import needs, of_run  # noqa: F401  for callers that load as well
 from served_image_classifier import classifier, inputs
 
@@ -211,11 +211,16 @@ def _signature(prepared: Prepared) -> ModelSignature:
 
 
 def load(uri: str) -> Loaded:
-    """Load the network of a logged or registered model by its URI (`models:/ID`, `models:/NAME@ALIAS`)."""
-    known = mlflow.models.get_model_info(uri)
+    """Load the network of a logged or registered model by its URI (`models:/ID`, `models:/NAME@ALIAS`).
+
+    Raises:
+        catalog.Gone: there is no such model.
+        catalog.Foreign: it was not made by this pipeline.
+    """
+    known = catalog.look_up(uri)
     if "tensorflow" in known.flavors:
         network = mlflow.tensorflow.load_model(uri, keras_model_kwargs={"compile": False})
     else:
         folder = mlflow.artifacts.download_artifacts(uri)  # where it is, if that is on this machine
         network = classifier.load(Path(folder, known.flavors["python_function"]["data"])).network
-    return Loaded(network, tuple(known.metadata["classes"]), known.metadata["data_digest"], known.model_id)
+    return Loaded(network, known.classes, known.data_digest, known.model_id)
