@@ -54,7 +54,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 
 def draw(path: Path, classes: int, images: int) -> None:
-    """Writes a zip of images in one folder a class: the class's own coarse pattern under noise."""
+    """Writes a zip of images in one folder a class: a coarse pattern of the class, and one of the image."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
         ProcessPoolExecutor(cores()) as processes,
@@ -71,11 +71,11 @@ def draw(path: Path, classes: int, images: int) -> None:
 def _drawn(start: int, end: int, classes: int) -> list[bytes]:
     rng, files = np.random.default_rng(start), []
     for number in range(start, end):
-        pattern = np.random.default_rng(number % classes).integers(40, 216, (4, 4, 3))
-        coarse = pattern.repeat(SIZE // 4, axis=0).repeat(SIZE // 4, axis=1)
-        pixels = coarse + rng.integers(-40, 40, coarse.shape)
+        of_class = np.random.default_rng(number % classes).integers(0, 128, (4, 4, 3))
+        coarse = (of_class + rng.integers(0, 128, of_class.shape)).astype(np.uint8)
         buffer = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "JPEG", quality=75)
+        image = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        image.save(buffer, "JPEG", quality=75)
         files.append(buffer.getvalue())
     return files
 
