@@ -42,6 +42,7 @@ def load(arguments: Sequence[str] | None = None, defaults: Path = DEFAULTS) -> P
     """
     options = _options(sys.argv[1:] if arguments is None else arguments)
     raw = _read(defaults)
+    _refuse_empty({"params": options.get("params")}, "command line")
     file = Path(options.pop("params", defaults))
     if file != defaults:
         raw = _merge(raw, _read(file), replace=("sweep.grid",))
@@ -51,6 +52,7 @@ def load(arguments: Sequence[str] | None = None, defaults: Path = DEFAULTS) -> P
     overrides = _parse(options)
     lists_and_ranges = [key for key in _keys() if key.startswith(GRID)]
     raw = _merge(raw, overrides, replace=("sweep.grid",) if "sweep.grid" in options else lists_and_ranges)
+    _refuse_empty({key: lookup(raw, key) for key in _keys()}, str(file))
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -111,6 +113,7 @@ def _parse(options: Mapping[str, str]) -> dict[str, Any]:
     for key in options:
         if key not in _keys_and_sections():
             raise UserError(_unknown(key, "command line"))
+    _refuse_empty(options, "command line")
     try:
         # pydantic-settings would make lists of them, and is given a list to put them in place of
         ranges = {
@@ -136,6 +139,20 @@ def _parse(options: Mapping[str, str]) -> dict[str, Any]:
         if lookup(values, key) is not None:
             assign(values, key, value)
     return values
+
+
+def _refuse_empty(values: Mapping[str, Any], origin: str) -> None:
+    """Refuse values without a character: no key takes one, and a path of that name is the current folder."""
+    fields = {key: allowed(field) for key, field in leaves(Params)} | {"params": "the name of a file"}
+    empty = [key for key, value in values.items() if isinstance(value, str) and not value.strip()]
+    if empty:
+        raise UserError(
+            "\n".join(
+                f"{key} ({origin}): got {values[key]!r}, an empty value (is a shell variable unset?); "
+                f"allowed: {fields.get(key, 'a section as JSON')}"
+                for key in empty
+            )
+        )
 
 
 def _is_json(text: str) -> bool:

@@ -132,14 +132,24 @@ def described_model(
 class Server:
     """An MLflow server on loopback that keeps runs and artifacts in a folder of its own.
 
+    Args:
+        folder: for its runs, artifacts and log.
+        options: more of `mlflow server`.
+        certificate: what it shows; with one it speaks TLS, with the key `key.pem` beside it.
+        variables: more of its environment.
+
     Attributes:
         uri: its address; the same after it was killed and started again.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *options: str, certificate: Path | None = None, **variables: str):
         self.folder = folder
         self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self._options, self._certificate, self._variables = [*options], certificate, variables
+        if certificate:
+            files = f"--ssl-keyfile {certificate.with_name('key.pem')} --ssl-certfile {certificate}"
+            self._options += ["--uvicorn-opts", files]
+        self.uri = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self.start()
 
     def start(self) -> None:
@@ -148,13 +158,14 @@ class Server:
             sys.executable, "-m", "mlflow", "server", "--workers", "1",
             "--host", "127.0.0.1", "--port", str(self.port),
             "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}",
-            "--artifacts-destination", str(self.folder / "artifacts"),
+            "--artifacts-destination", str(self.folder / "artifacts"), *self._options,
         ]  # fmt: skip
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # seven processes, not used
+                # seven processes for jobs, not used
+                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | self._variables,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -171,7 +182,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return requests.get(f"{self.uri}/health", timeout=1).ok
+            return requests.get(f"{self.uri}/health", timeout=1, verify=self._certificate or True).ok
         except requests.RequestException:
             return False
 

@@ -128,8 +128,8 @@ def test_tracking_server_that_does_not_answer(project, listening):
         if listening:
             server.listen()
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
-        result = project.run("prepare", MLFLOW_TRACKING_URI=uri)
-    assert_user_error(result, uri, "does not answer", "MLFLOW_TRACKING_URI")
+        result = project.run("prepare", MLFLOW_TRACKING_URI=uri, MLFLOW_HTTP_REQUEST_TIMEOUT="1")
+    assert_user_error(result, uri, "does not answer within 1 s", "MLFLOW_TRACKING_URI")
     assert not (project.path / "data").exists()
 
 

@@ -303,7 +303,7 @@ def test_cell_stands_over_model_and_train():
         ("--export.formats=[]", ["export.formats", "empty list", "keras, saved_model, onnx"]),
         ("--export.pictures=0", ["export.pictures", "'0'", "whole number from 1"]),
         ("--export.model=champion", ["export.model", "'champion'", "models:/ID"]),
-        ("--register.name=", ["register.name", "got ''", "up to 256 characters"]),
+        ("--register.name=", ["register.name", "got ''", "an empty value"]),
         ("--register.name=a/b", ["register.name", "'a/b'", "without / : ?"]),
         ("--register.name=a:b", ["register.name", "'a:b'", "without / : ?"]),
         ("--register.name=a?b", ["register.name", "'a?b'", "without / : ?"]),
@@ -448,3 +448,31 @@ def test_epochs_count_fine_tuning_where_there_is_any():
     assert read(*tuned).epochs == 3
     assert read(*tuned, "--model.name=transfer").epochs == 5
     assert read(*tuned, "--model.name=transfer", "--model.weights=none").epochs == 3
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("data.source", "allowed: text"),
+        ("train.epochs", "allowed: whole number"),
+        ("data.limit", "or null"),
+        ("sweep.grid", "JSON"),
+        ("sweep.grid.learning_rate", "number"),
+        ("sweep.storage", "text or null"),
+    ],
+)
+def test_empty_value_as_of_an_unset_shell_variable(key, value, words):
+    with pytest.raises(UserError) as raised:
+        read(f"--{key}", value)
+    assert str(raised.value).startswith(f"{key} (command line): got {value!r}, an empty value")
+    assert "shell variable" in str(raised.value) and words in str(raised.value)
+
+
+def test_empty_value_in_a_file(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("data: {source: ''}")
+    with pytest.raises(UserError, match=r"data\.source \(.*own\.yaml\): got '', an empty value"):
+        read("--params", str(file))
+    with pytest.raises(UserError, match=r"params \(command line\): got ''"):
+        read("--params=")

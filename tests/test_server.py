@@ -1,4 +1,4 @@
-"""With a tracking server, everything goes there: a real one, on loopback."""
+"""A tracking server that goes away while a sweep runs: a real one, on loopback."""
 
 import time
 
@@ -8,28 +8,7 @@ from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("--data.limit=40", "--data.image_size=16", "--train.epochs=1")
-AWAY = 20  # seconds that the server is away
-
-
-def test_everything_goes_to_the_server(project: Project, server: Server):
-    for step, *arguments in (
-        ("sweep", *SMALL, '--sweep.grid={"dropout":[0.3,0.5]}'),
-        ("register",),
-        ("evaluate",),
-    ):
-        result = project.run(step, *arguments, MLFLOW_TRACKING_URI=server.uri)
-        assert result.returncode == 0, result.stderr
-    client = MlflowClient(server.uri)
-    (parent,) = client.search_runs(["0"], "tags.step = 'sweep'")
-    assert parent.data.metrics["cells/finished"] == 2
-    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert {"leaderboard.csv", "leaderboard.md"} <= artifacts
-    version = client.get_model_version_by_alias("dogs-vs-cats", "champion")
-    assert version.run_id == parent.data.tags["best_run_id"]
-    (evaluated,) = client.search_runs(["0"], "tags.step = 'evaluate'")
-    assert evaluated.data.metrics["test/accuracy"] == parent.data.metrics["test/accuracy"]
-    assert {path.name for path in project.path.iterdir()} == {"params.yaml", "data"}
+AWAY = 3  # seconds that the server is away, before the seconds that it takes to start
 
 
 def test_server_is_killed_and_restarted_in_mid_sweep(project: Project, server: Server):

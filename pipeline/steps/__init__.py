@@ -4,6 +4,7 @@ What takes seconds to import (MLflow, TensorFlow) is imported inside `run`, so t
 key answer at once.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -18,6 +19,11 @@ from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+# What a disk or a folder refuses, wherever a step meets it; other errors of the system are defects of ours.
+_OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE,
+    errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY,
+}  # fmt: skip
 
 
 def command(
@@ -46,6 +52,11 @@ def command(
                 f"the tracking store failed: {store.first_line(error)}; mend that and run the same command "
                 "again"
             ) from error
+        except OSError as error:
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            place = f": {error.filename}" if error.filename else ""
+            raise UserError(f"{error.strerror}{place}; mend that and run the same command again") from error
     except UserError as error:
         if quiet.debugging():
             _print_causes(error)

@@ -4,6 +4,11 @@ The store is MLflow's own default (`mlflow.db` and `mlruns/` beside MLproject) o
 names; nothing here chooses another.
 """
 
-from mlflow.exceptions import MlflowException as StoreError
+from mlflow.exceptions import MlflowException
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+# What a store that fails raises: MLflow wraps most, but not all, errors of its transport and its database.
+StoreError = (MlflowException, RequestException, SQLAlchemyError)
 
 __all__ = ["StoreError"]

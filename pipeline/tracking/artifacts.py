@@ -11,12 +11,12 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset, Metric, Run
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
+from pipeline.tracking import StoreError
 
 # What a run uses a split for, in MLflow's words.
 CONTEXTS = {splits.TRAIN: "training", splits.VALIDATION: "validation", splits.TEST: "test"}
@@ -57,7 +57,7 @@ def read(run_id: str, path: str) -> bytes:
     with tempfile.TemporaryDirectory() as temporary:
         try:
             return Path(MlflowClient().download_artifacts(run_id, path, temporary)).read_bytes()
-        except (MlflowException, OSError):
+        except (*StoreError, OSError):
             folder, _, name = path.rpartition("/")
             if name in names(run_id, folder):  # asked for only now, since it takes as long as the file
                 raise

@@ -15,6 +15,7 @@ from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from pipeline.arguments import load
 from pipeline.errors import Interrupted, TakenOver, UserError
 from pipeline.params import Params
+from pipeline.tracking import StoreError
 
 # For callers that have not moved to `store` and `artifacts` yet.
 from pipeline.tracking.artifacts import (  # noqa: F401
@@ -94,7 +95,7 @@ def _closed() -> Iterator[None]:
 
 def _end_broken(status: str) -> None:
     """Close the open run after an error; where the store is what failed, that error says so already."""
-    with suppress(MlflowException):
+    with suppress(*StoreError):
         mlflow.end_run(status)
 
 
