@@ -1,6 +1,7 @@
 """One store and one experiment, decided as MLflow's own client does: real SQLite stores, real commands."""
 
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Project, assert_user_error
+from conftest import ROOT, Project, assert_user_error, forker
 from mlflow import MlflowClient
 from mlflow.utils import name_utils
 
+from pipeline.data.workplace import exclusive
 from pipeline.tracking import relocate, runs
 
 SMALL = ("--data.limit=20", "--data.image_size=16")
@@ -194,6 +196,41 @@ def test_relocate_leaves_a_store_in_its_place_alone(home):
     before = (home.path / "mlflow.db").read_bytes()
     assert relocate.relocate(home.path / "mlflow.db") is None
     assert (home.path / "mlflow.db").read_bytes() == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mlflow import MlflowClient
+from pipeline.data.workplace import appearing, exclusive
+from pipeline.tracking import artifacts, store
+
+fetch = MlflowClient.download_artifacts
+def killed(*arguments):
+    fetch(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+MlflowClient.download_artifacts = killed
+store.use(os.environ["STORE"])
+with exclusive(Path("prepared")), appearing(Path("prepared/set")) as partial:
+    artifacts.download(os.environ["RUN"], "data", partial)
+"""
+
+
+def test_download_that_is_killed_leaves_nothing_for_good(home, client, tmp_path):
+    """What it has written is removed by the next one that prepares pictures there."""
+    (run, *_) = client.search_runs(["0"], "tags.step = 'prepare'")
+    variables = home.environment(STORE=home.uri, RUN=run.info.run_id)
+    assert forker().run(KILLED, (), tmp_path, variables).returncode == -signal.SIGKILL
+    folder = tmp_path / "prepared"
+    assert {path.name for path in folder.iterdir()} == {".lock", "set.partial"}
+    assert list((folder / "set.partial").rglob("metadata.json"))
+    with exclusive(folder):
+        assert {path.name for path in folder.iterdir()} == {".lock"}
+
+
+def test_artifacts_that_cannot_be_written_are_an_error_in_a_line(project):
+    (project.path / "mlruns").write_text("no folder")
+    assert_user_error(project.run("prepare", *SMALL), "mlruns", "run the same command again")
 
 
 def test_name_that_mlflow_drew_is_told_from_a_typed_one():

@@ -15,6 +15,7 @@ import requests
 import urllib3
 
 from pipeline.console import Bar, file_size
+from pipeline.credentials import is_masked, without_password
 from pipeline.data.cached import Entry, Known, Remote, mismatch, say
 from pipeline.errors import UserError
 
@@ -58,13 +59,18 @@ def fetch(
         The path, in `folder`.
 
     Raises:
-        UserError: The URL cannot be downloaded from, the server refuses or keeps failing, the file is not
-            the expected one, or the disk cannot take it.
+        UserError: The URL cannot be downloaded from, or has lost its credentials, the server refuses or keeps
+            failing, the file is not the expected one, or the disk cannot take it.
     """
     entry = Entry(folder / _file_name(remote.url))
     try:
         if entry.holds(remote):
             return entry.path
+        if is_masked(remote.url):
+            raise UserError(
+                f"{remote.url} has no credentials: runs are recorded without them, and the file is not in "
+                f"{folder.absolute()} any more; set data.source to the address with its credentials"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with entry.locked():
             if not entry.holds(remote):  # the process that held the lock may have brought it
@@ -95,7 +101,7 @@ def _download(remote: Remote, entry: Entry, pause: float, timeout: float) -> Non
         failures += 1
         if failures == _TRIES:
             raise UserError(
-                f"{_shown(remote.url)} could not be downloaded: {reason} ({_TRIES} tries); "
+                f"{without_password(remote.url)} could not be downloaded: {reason} ({_TRIES} tries); "
                 f"{_progress(entry)}; check the connection, then run the same command again"
             )
         say(f"{reason}; trying again")
@@ -118,7 +124,9 @@ def _transfer(remote: Remote, entry: Entry, timeout: float) -> None:
         # What lies in the address itself (requests makes those ValueErrors) or loops does not pass.
         if isinstance(error, ValueError | requests.TooManyRedirects):
             reason = str(error).rstrip(".")
-            raise UserError(f"cannot download {_shown(remote.url)}: {reason}; check the address") from error
+            raise UserError(
+                f"cannot download {without_password(remote.url)}: {reason}; check the address"
+            ) from error
         raise _Interrupted(f"the transfer broke off ({_root(error)})") from error
 
 
@@ -148,8 +156,8 @@ def _begin(response: requests.Response, remote: Remote, entry: Entry, have: int)
         entry.drop()
         raise _Interrupted("the file on the server is another one than its part here, which was dropped")
     raise UserError(
-        f"{_shown(remote.url)}: the server answered {status} {response.reason}; open the address in a "
-        "browser: if the file has moved or needs a login, download it there and name the local file instead"
+        f"{without_password(remote.url)}: the server answered {status} {response.reason}; open the address "
+        "in a browser: if the file has moved or needs a login, download it there and name the local file"
     )
 
 
@@ -200,9 +208,9 @@ def _accept(remote: Remote, entry: Entry, check: Callable[[Path], None] | None) 
     if problem is not None:
         entry.drop()
         raise UserError(
-            f"what came from {_shown(remote.url)} is not the expected file, and was removed: {problem}; "
-            "run the same command again to download it anew; if that does not help, the file on the server "
-            "is damaged or has been replaced"
+            f"what came from {without_password(remote.url)} is not the expected file, and was removed: "
+            f"{problem}; run the same command again to download it anew; if that does not help, the file on "
+            "the server is damaged or has been replaced"
         )
     entry.complete(replace(known, size=size, sha256=sha256))
 
@@ -211,7 +219,7 @@ def _agreed(remote: Remote, announced: int | None) -> int | None:
     """The size that the server announces or, where it does not, that we know; before any byte is taken."""
     if announced is not None and remote.size not in (None, announced):
         raise UserError(
-            f"{_shown(remote.url)}: the server announces {announced:,} bytes, not the expected "
+            f"{without_password(remote.url)}: the server announces {announced:,} bytes, not the expected "
             f"{remote.size:,}: the file has been replaced; get it elsewhere and name the local file instead"
         )
     return remote.size if announced is None else announced
@@ -228,18 +236,18 @@ def _file_name(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:  # such as an unclosed bracket
-        raise UserError(f"{url} is no address ({error}); give an http or https URL") from error
+        raise UserError(
+            f"{without_password(url)} is no address ({error}); give an http or https URL"
+        ) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"cannot download {url}: give an http or https URL, such as https://host/file.zip")
+        raise UserError(
+            f"cannot download {without_password(url)}: give an http or https URL, such as https://host/file.zip"
+        )
     name = re.sub(r"[^\w.-]+", "_", unquote(parts.path.rpartition("/")[2]))
     # The end of a long name is kept for its suffix; 50 characters fit every file system in any script.
-    return f"{hashlib.sha256(url.encode()).hexdigest()[:10]}-{name[-50:] or 'download'}"
-
-
-def _shown(url: str) -> str:
-    """The URL without a user name and password: messages end up in logs."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    # Not of the credentials: the file is the same, and runs name it without them.
+    key = hashlib.sha256(without_password(url).encode()).hexdigest()[:10]
+    return f"{key}-{name[-50:] or 'download'}"
 
 
 def _progress(entry: Entry) -> str:
@@ -254,10 +262,10 @@ def _progress(entry: Entry) -> str:
 
 
 def _disk_problem(error: OSError, remote: Remote, entry: Entry) -> str:
-    folder = entry.path.parent
+    folder, shown = entry.path.parent, without_password(remote.url)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no room in {folder} for {_shown(remote.url)}; {_progress(entry)}; make room first"
-    return f"cannot keep {_shown(remote.url)} in {folder}: {error}; mend that folder, or use another"
+        return f"no room in {folder} for {shown}; {_progress(entry)}; make room first"
+    return f"cannot keep {shown} in {folder}: {error}; mend that folder, or use another"
 
 
 def _root(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.console import warn
+from pipeline.credentials import without_password
 from pipeline.data import splits, storage, summary
 from pipeline.data.decoding import keep_rows, write_images
 from pipeline.data.layout import Rejection
@@ -182,7 +183,11 @@ def _leaked(kept: Sequence[Picture], digests: Sequence[str], assigned: np.ndarra
 
 def _about(source: Source, data: DataSection, seed: int) -> dict[str, Any]:
     parameters = {name: getattr(data, name) for name in ("source", "splits", "validation", "test", "limit")}
-    return {"understood_as": source.description, "parameters": {**parameters, "seed": seed}}
+    parameters["source"] = without_password(data.source)
+    return {
+        "understood_as": without_password(source.description),
+        "parameters": {**parameters, "seed": seed},
+    }
 
 
 def _too_many(rejected: Sequence[Rejection], source: Source, drawn: int, most: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline import quiet
 from pipeline.arguments import load
 from pipeline.console import RED, styled
+from pipeline.credentials import without_password
 from pipeline.errors import Interrupted, UserError
 from pipeline.params import Params
 
@@ -60,7 +61,7 @@ def command(
     except UserError as error:
         if quiet.debugging():
             _print_causes(error)
-        sys.exit(f"{styled('error:', RED, sys.stderr)} {error}")
+        sys.exit(f"{styled('error:', RED, sys.stderr)} {without_password(str(error))}")
     except (Interrupted, KeyboardInterrupt) as error:
         print(str(error) or "stopped", file=sys.stderr)
         sys.stdout.flush()

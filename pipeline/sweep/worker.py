@@ -322,10 +322,11 @@ def _judge(error: BaseException) -> tuple[str, str]:
 def _log_traceback(run_id: str, error: BaseException) -> None:
     import traceback
 
+    from pipeline.credentials import without_password
     from pipeline.tracking import runs
 
     text = "".join(traceback.format_exception(error))
-    runs.log_files({"traceback.txt": text.encode(errors="replace")}, run_id=run_id)
+    runs.log_files({"traceback.txt": without_password(text).encode(errors="replace")}, run_id=run_id)
 
 
 def _connect(store: str) -> None:

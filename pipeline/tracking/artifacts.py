@@ -13,6 +13,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset, Metric, Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from pipeline.credentials import without_password
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
@@ -41,9 +42,12 @@ def upload(path: Path, folder: str) -> None:
 
 
 def download(run_id: str, folder: str, path: Path) -> None:
-    """Fetch a run's artifacts under `folder` into a folder that is there."""
+    """Fetch a run's artifacts under `folder` into a folder that is there.
+
+    They come by way of a folder in it, so that nothing is left elsewhere where this process is killed.
+    """
     client = MlflowClient()
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+    with tempfile.TemporaryDirectory(dir=path) as temporary:
         for file in Path(client.download_artifacts(run_id, folder, temporary)).iterdir():
             file.rename(path / file.name)
 
@@ -91,7 +95,8 @@ def log_dataset(prepared: Prepared, source: str, *used: str) -> None:
         source: `data.source`.
         used: the splits; the training split where none is named.
     """
-    name = Path(source).name or source
+    source = without_password(source)
+    name = Path(source.partition("?")[0] if "://" in source else source).name or source
     chosen = used or (splits.TRAIN,)
     mlflow.log_inputs(
         [

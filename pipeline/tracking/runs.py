@@ -13,6 +13,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
 from pipeline.arguments import load
+from pipeline.console import warn
+from pipeline.credentials import without_password
 from pipeline.errors import Interrupted, TakenOver, UserError
 from pipeline.params import Params
 from pipeline.tracking import StoreError
@@ -66,6 +68,8 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
     with _closed():
         mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in known})
         mlflow.set_tags(tags)
+        if given:
+            _hide_credentials(given)
         yield active.info.run_id
 
 
@@ -74,6 +78,20 @@ def is_generated(name: str) -> bool:
     predicate, noun, number = [*name.split("-"), "", ""][:3]
     words = predicate in _PREDICATES and noun in _NOUNS
     return words and number.isdecimal() and name == f"{predicate}-{noun}-{number}"
+
+
+def _hide_credentials(given: Run) -> None:
+    """Mask the credentials that `mlflow run` itself has recorded: its tags; of its parameters, warn."""
+    shown = {key: without_password(value) for key, value in given.data.tags.items()}
+    mlflow.set_tags({key: value for key, value in shown.items() if value != given.data.tags[key]})
+    exposed = [key for key, value in given.data.params.items() if without_password(value) != value]
+    if exposed:
+        warn(
+            f"`mlflow run -P {exposed[0]}=…` has recorded {', '.join(exposed)} with its credentials as a "
+            f"parameter of run {given.info.run_id}, which MLflow cannot change: put it into a file of "
+            "parameters (-P params=FILE), delete this run (`mlflow runs delete`, `mlflow gc`), and change "
+            "the credentials if others can read the store"
+        )
 
 
 @contextmanager
@@ -177,15 +195,25 @@ def get(run_id: str) -> Run:
 def params_of(run_id: str, params: Params) -> Params:
     """The parameters that a run was made with, but for where pictures are cached: that is today's.
 
+    Where its `data.source` is recorded without credentials, today's is taken if it is the same but for them.
+
     Raises:
-        UserError: there is no such run, or it was not made by this pipeline.
+        UserError: there is no such run, or it lacks parameters of this version of the pipeline.
     """
-    logged = get(run_id).data.params
+    run = get(run_id)
+    logged = run.data.params
     keys = [key for key in params.flat() if key.split(".")[0] in ("seed", "data", "model", "train")]
     missing = [key for key in keys if key not in logged]
     if missing:
-        raise UserError(f"run {run_id} has no parameter {missing[0]}: it was not made by this pipeline")
+        names = f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
+        made = "by another version of this pipeline" if "step" in run.data.tags else "by something else"
+        raise UserError(
+            f"run {run_id} ({run.info.run_name}) has no parameter {names}: it was made {made}; allowed: a "
+            "run of this version, so train again, or use the version that made it"
+        )
     kept = {"data.cache": as_text(params.data.cache)}
+    if logged["data.source"] == without_password(params.data.source):
+        kept["data.source"] = params.data.source
     return load([f"--{key}={(logged | kept)[key]}" for key in keys])
 
 

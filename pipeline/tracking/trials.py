@@ -8,6 +8,7 @@ from typing import Any, Self
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 
+from pipeline.credentials import without_password
 from pipeline.params import section_of
 from pipeline.tracking import runs
 
@@ -211,7 +212,7 @@ class Sweep:
     def _new(self, name: str, tags: Mapping[str, str]) -> str:
         """Make a nested run; its tags come in one step, so that it is found whatever is killed afterwards."""
         # who and what started it; MLflow's fluent calls would add this, and end the run with this process
-        origin = {key: self.tags[key] for key in ORIGIN if key in self.tags}
+        origin = {key: without_password(self.tags[key]) for key in ORIGIN if key in self.tags}
         nested = {"study": self.study, "mlflow.parentRunId": self.run_id}
         run = MlflowClient().create_run(self.experiment_id, tags=origin | nested | tags, run_name=name)
         return run.info.run_id
