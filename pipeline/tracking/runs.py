@@ -1,7 +1,6 @@
 """Runs: open one, log to it, find one again."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
+from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
@@ -36,6 +36,7 @@ from pipeline.tracking.store import (  # noqa: F401
     experiment_id,
     first_line,
     local_part,
+    shown,
     study_database,
     use,
 )
@@ -61,7 +62,7 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
     Yields:
         The run's id.
     """
-    given = MlflowClient().get_run(os.environ["MLFLOW_RUN_ID"]) if "MLFLOW_RUN_ID" in os.environ else None
+    given = MlflowClient().get_run(run_id) if (run_id := MLFLOW_RUN_ID.get()) else None
     known = given.data.params if given else {}
     typed = given is not None and not is_generated(given.info.run_name or "")
     active = mlflow.start_run(run_name=None if typed else name, nested=mlflow.active_run() is not None)
@@ -142,7 +143,7 @@ def reopened(run_id: str, params: Params | None = None) -> Iterator[Run]:
 @contextmanager
 def started_by_mlflow(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[None]:
     """Open the run that `mlflow run` made for this command, where it did; without one, make none."""
-    if "MLFLOW_RUN_ID" not in os.environ:
+    if not MLFLOW_RUN_ID.get():
         yield
         return
     with run(name, params, tags):
@@ -187,8 +188,7 @@ def get(run_id: str) -> Run:
         return MlflowClient().get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"no run {run_id!r} in {mlflow.get_tracking_uri()}: {first_line(error)}; "
-            "`mlflow ui` shows the runs with their ids"
+            f"no run {run_id!r} in {shown()}: {first_line(error)}; `mlflow ui` shows the runs with their ids"
         ) from None
 
 
