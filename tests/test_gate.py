@@ -3,6 +3,7 @@
 The models are their descriptions alone, as the store has them: nothing is loaded up to the contest itself.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -184,10 +185,14 @@ def test_champion_whose_model_was_deleted_gives_way(client, tmp_path):
     client.delete_run(run_id)
     assert isinstance(find("deleted"), gate.Contest), "a deleted run has left its model"
     client.delete_logged_model(uri.removeprefix("models:/"))
+    others, _ = ours(client, tmp_path)
     decision = find("deleted")
     assert decision.takes and "its model was deleted" in decision.reason
     with pytest.raises(UserError, match=r"^export.model: models:/deleted/1 cannot be found"):
         catalog.look_up_named("models:/deleted/1", "export.model")
+    shutil.rmtree(client.get_logged_model(others.removeprefix("models:/")).artifact_location)
+    with pytest.raises(catalog.Gone, match="cannot be found"):
+        catalog.look_up(others)
     client.delete_model_version("deleted", "1")
     assert find("deleted") == gate.Decision(True, "there was no champion")
 

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 import mlflow
 import pytest
-from conftest import described_model
+from conftest import ROOT, described_model
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
 from pipeline import card, provenance, selection
+from pipeline.arguments import load
 from pipeline.errors import UserError
-from pipeline.tracking import histories
+from pipeline.steps import evaluate, explain, export, register
+from pipeline.tracking import catalog, histories
 from pipeline.tracking.trials import Sweep
 
 
@@ -47,7 +49,8 @@ def begin(client: MlflowClient, **tags: str) -> str:
 
 def finish(client: MlflowClient, run_id: str, tmp_path, **scores: float) -> None:
     """Give a run what a finished training has, and end it."""
-    uri = described_model(client, run_id, tmp_path, client.get_run(run_id).info.experiment_id)
+    told = {"classes": ["cat", "dog"], "data_digest": "d", "image_size": 16}
+    uri = described_model(client, run_id, tmp_path, client.get_run(run_id).info.experiment_id, **told)
     client.log_outputs(run_id, [LoggedModelOutput(uri.removeprefix("models:/"), step=0)])
     trained = {"best_epoch": "1", "epochs": "4", "best_val_loss": "0.5"}
     client.log_batch(
@@ -135,6 +138,32 @@ def test_winner_and_place_follow_the_metric_that_ranks_now(client, tmp_path):
     place = provenance._place(cells["b"])
     assert (place.rank, place.metric, place.value, place.other) == (2, "loss", 0.6, ("LR_1", 0.5))
     assert card._ranked_by(place) == "loss (lower is better)"
+
+
+def test_every_command_takes_the_newest_sweep(client, tmp_path):
+    """Without a champion: each step by its own way in."""
+    _, older = sweep(client, tmp_path, "FINISHED", True, a=0.9)
+    newest, cells = sweep(client, tmp_path, "FINISHED", True, a=0.5, b=0.6)
+    params = load([], ROOT / "params.yaml")
+
+    def taken() -> list[str]:
+        models = [export._champion_or_winner(params), explain._chosen(params).uri]
+        runs = [register._best(None), evaluate._chosen(None)]
+        reported = histories.sweep_run(None).info.run_id
+        return [*runs, *(run_of[uri] for uri in models), reported]
+
+    run_of = {catalog.of_run(run_id): run_id for run_id in (*older.values(), *cells.values())}
+    assert taken() == [cells["b"]] * 4 + [newest]
+    unfinished, _ = sweep(client, tmp_path, "KILLED", False, a=0.7)
+    for step, ask in (
+        ("register.run_id", lambda: register._best(None)),
+        ("evaluate.run_id", lambda: evaluate._chosen(None)),
+        ("explain.run_id", lambda: explain._chosen(params)),
+        ("export.model", lambda: export._champion_or_winner(params)),
+    ):
+        with pytest.raises(UserError, match=f"run {unfinished}, is unfinished .*or set {step}="):
+            ask()
+    assert histories.sweep_run(None).info.run_id == unfinished
 
 
 def test_sweep_without_a_finished_cell(client, tmp_path):

@@ -75,11 +75,13 @@ def look_up(uri: str) -> Known:
     try:
         info = mlflow.models.get_model_info(uri)
     except (MlflowException, OSError) as error:
-        if isinstance(error, MlflowException) and error.error_code not in ABSENT:
-            raise
+        why = store.first_line(error)
+        if getattr(error, "error_code", "") not in ABSENT:
+            if _has_description(uri):
+                raise
+            why = "its files were deleted"  # of which a server says that the download failed
         raise Gone(
-            f"{uri} cannot be found: {store.first_line(error)}; `mlflow ui` shows the models with their "
-            "versions and aliases"
+            f"{uri} cannot be found: {why}; `mlflow ui` shows the models with their versions and aliases"
         ) from error
     told = info.metadata or {}
     if not {"classes", "data_digest"} <= set(told) or (size := _image_size(info, told)) is None:
@@ -89,6 +91,12 @@ def look_up(uri: str) -> Known:
     return Known(
         uri, tuple(told["classes"]), told["data_digest"], size, info.run_id, info.model_id, info.flavors
     )
+
+
+def _has_description(uri: str) -> bool:
+    """Whether a model's file MLmodel is there; fails where the store does."""
+    files = mlflow.artifacts.list_artifacts(artifact_uri=uri)
+    return "MLmodel" in {file.path.rpartition("/")[2] for file in files}
 
 
 def _image_size(info: ModelInfo, told: Mapping[str, Any]) -> int | None:
