@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
@@ -146,7 +148,7 @@ def find(
     if known.image_size != images.image_size:
         print(f"{title}, takes images of {known.image_size} px, and is measured on these:", flush=True)
     theirs = images if known.image_size == images.image_size else prepare(known.image_size)
-    if theirs.names != images.names or list(theirs.splits) != list(images.splits):
+    if theirs.names != images.names or not np.array_equal(theirs.splits, images.splits):
         raise UserError(
             "the images of data.source changed while they were prepared; run the same command again"
         )

@@ -69,7 +69,7 @@ def crown(client: MlflowClient, name: str, uri: str, run_id: str | None, by_hand
         client.create_registered_model(name)
         version = client.create_model_version(name, uri, run_id)
     else:
-        version = registry.add(name, uri, run_id, "register's", {})
+        version = registry.add(name, uri, run_id, "register's")
     registry.set_alias(name, "champion", version)
 
 

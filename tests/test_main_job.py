@@ -296,12 +296,14 @@ def test_alias_moves_only_to_a_better_version(swept, client, parent):
     assert "Rank 4 of 4 cells" in second.description
     assert f"mlflow run . -e evaluate -P evaluate.run_id={worst}" in second.description
     assert client.get_model_version_by_alias("dogs-vs-cats", "champion").version == first.version
+    client.set_model_version_tag("dogs-vs-cats", first.version, "sweep_settled", "false")  # as it was then
     again = swept.run("register")
     assert again.returncode == 0
     assert len(client.search_model_versions("name = 'dogs-vs-cats'")) == 2, "a run is registered once"
     renewed = client.get_model_version("dogs-vs-cats", first.version)
     assert renewed.tags["card_run_id"] != first.tags["card_run_id"]
     assert f"of run {renewed.tags['card_run_id']}" in renewed.description
+    assert (renewed.tags["sweep_settled"], renewed.tags["sweep_run_id"]) == ("true", parent.info.run_id)
 
 
 def test_evaluate_takes_the_newest_run_with_its_own_pictures(swept, client, parent):

@@ -30,8 +30,8 @@ def test_names_that_the_schema_takes_work_throughout(client, uri, name):
     run_id = client.create_run("0").info.run_id
     assert registry.champion(name, "champion") is None
     assert registry.version_of(name, run_id) is None
-    made = registry.add(name, uri, run_id, "register's", {"classes": "cat, dog"})
-    registry.add("another", uri, run_id, "register's", {})
+    made = registry.add(name, uri, run_id, "register's")
+    registry.add("another", uri, run_id, "register's")
     registry.set_alias(name, "champion", made)
     found = registry.version_of(name, run_id)
     assert (found.name, found.version) == (name, made.version)
@@ -44,7 +44,7 @@ def test_version_made_by_hand_is_not_taken_for_ours(client, uri):
     client.create_registered_model("by hand")
     client.create_model_version("by hand", uri, run_id)
     assert registry.version_of("by hand", run_id) is None
-    ours = registry.add("by hand", uri, run_id, "register's", {})
+    ours = registry.add("by hand", uri, run_id, "register's")
     client.create_model_version("by hand", uri, run_id)
     assert registry.version_of("by hand", run_id).version == ours.version
     client.delete_model_version("by hand", ours.version)

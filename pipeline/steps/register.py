@@ -46,10 +46,10 @@ def run(params: Params):
         version = _version(name, run_id)
         if version is None:
             served = models.log_served(own_id, models.load(known.uri))
-            version = registry.add(name, served, run_id, own_id, _tags(facts))
+            version = registry.add(name, served, run_id, own_id)
         _log_card(facts, images, version, own_id)
         tags = {"champion_reason": decision.reason, "card_run_id": own_id, **decision.tags}
-        registry.set_tags(version, tags)
+        registry.set_tags(version, _tags(facts) | tags)  # also of a version that was made of a running sweep
         if decision.takes:
             registry.set_alias(name, alias, version)
         runs.set_tags({"registered_version": f"{name}/{version.version}", "champion_reason": decision.reason})

@@ -56,7 +56,7 @@ def version_of(name: str, run_id: str) -> ModelVersion | None:
     return max(ours, key=lambda version: int(version.version), default=None)
 
 
-def add(name: str, uri: str, run_id: str, made_by: str, tags: Mapping[str, str]) -> ModelVersion:
+def add(name: str, uri: str, run_id: str, made_by: str) -> ModelVersion:
     """Register a served model as a new version of `name`, which is made where it does not exist.
 
     Args:
@@ -64,7 +64,6 @@ def add(name: str, uri: str, run_id: str, made_by: str, tags: Mapping[str, str])
         uri: Of the logged model.
         run_id: The run that trained it.
         made_by: The run of `register`.
-        tags: Of the version, from the start.
     """
     client = MlflowClient()
     try:
@@ -73,7 +72,7 @@ def add(name: str, uri: str, run_id: str, made_by: str, tags: Mapping[str, str])
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return client.create_model_version(
-        name, uri, run_id, tags={MADE_BY: made_by, **tags}, model_id=uri.removeprefix("models:/")
+        name, uri, run_id, tags={MADE_BY: made_by}, model_id=uri.removeprefix("models:/")
     )
 
 
