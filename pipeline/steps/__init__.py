@@ -95,4 +95,4 @@ def _print_causes(error: BaseException) -> None:
     while inner is not None:
         inner.__suppress_context__ = False
         inner = inner.__context__
-    traceback.print_exception(error)
+    print(without_password("".join(traceback.format_exception(error))), file=sys.stderr, end="")
