@@ -16,7 +16,7 @@ from conftest import ROOT, Project
 from pipeline import console
 from pipeline.arguments import load
 from pipeline.errors import UserError
-from pipeline.steps.sweep import study_name
+from pipeline.sweep.identity import study_name
 
 
 @pytest.mark.parametrize(
