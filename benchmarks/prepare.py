@@ -68,6 +68,7 @@ def section(photos: Path, cache: str) -> SimpleNamespace:
         sha256=None,
         image_size=SIZE,
         splits="given",
+        verify=False,
         validation=0.2,
         test=0.2,
         limit=None,

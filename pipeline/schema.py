@@ -94,6 +94,10 @@ class DataParams(Section):
     max_rejected: Float = Field(
         ge=0, le=1, description="stop where more than this fraction of the pictures cannot be read"
     )
+    verify: bool = Field(
+        description="read prepared pictures again and compare them with their sums, even where sizes and "
+        "times are unchanged"
+    )
     cache: Text = Field(description="folder of downloads and prepared pictures; relative to the project")
 
     @model_validator(mode="after")

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from pipeline import features, metrics, report, training
 from pipeline.checkpoint import Checkpoint
 from pipeline.data import splits
@@ -135,7 +133,7 @@ def _log_missing(run_id: str, newest: Checkpoint | None, names: Sequence[str]) -
 def examples(prepared: Prepared, split: str) -> Examples:
     """The pictures of a split, as training and prediction take them."""
     folder = prepared.path.parents[1] / "features" / prepared.digest
-    cache = features.Cache(folder, np.array(prepared.picture_digests, "S"))
+    cache = features.Cache(folder, prepared.picture_digests)
     return Examples(prepared.images, prepared.labels, prepared.indices(split), cache)
 
 

@@ -28,6 +28,7 @@ def section(source: Path, cache: Path, **options) -> SimpleNamespace:
         "sha256": None,
         "image_size": 64,
         "splits": "given",
+        "verify": False,
         "validation": 0.2,
         "test": 0.2,
         "limit": None,

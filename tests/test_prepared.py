@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -40,6 +41,7 @@ class Data:
     sha256: str | None = None
     image_size: int = SIZE
     splits: str = "given"
+    verify: bool = False
     validation: float = 0.2
     test: float = 0.2
     limit: int | None = None
@@ -106,11 +108,12 @@ def test_the_pictures_their_labels_and_their_order(data):
         assert np.array_equal(image, original.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
-def test_images_are_a_read_only_memory_map(data):
-    images = prepare(data, seed=1).images
-    assert isinstance(images, np.memmap)
-    with pytest.raises(ValueError, match="read-only"):
-        images[0] = 0
+def test_what_grows_with_the_pictures_is_a_read_only_memory_map(data):
+    prepared = prepare(data, seed=1)
+    for array in (prepared.images, prepared.splits, prepared.picture_digests):
+        assert isinstance(array, np.memmap)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
 
 
 def test_splits(data):
@@ -133,8 +136,9 @@ def test_no_test_split(data):
 
 def test_the_files(data):
     prepared = prepare(data, seed=1)
-    names = {"images.npy", "labels.npy", "index.csv", "rejected.csv", "metadata.json"}
-    assert {path.name for path in prepared.path.iterdir()} == names
+    names = {"images.npy", "labels.npy", "splits.npy", "digests.npy", "names.npy", "name_ends.npy"}
+    names |= {"index.csv", "rejected.csv", "metadata.json"}
+    assert {path.name for path in prepared.path.iterdir()} == {*names, "stamps.json"}
     heading, *index = rows(prepared.path / "index.csv")
     assert heading == ["name", "label", "split", "digest"]
     assert [row[0] for row in index] == list(prepared.names)
@@ -177,6 +181,10 @@ def test_names_in_any_script_survive_the_files(tmp_path):
     assert prepared.rejected[0].name == "dog/\n.png"
     again = open_prepared(prepared.path)
     assert (again.names, again.rejected) == (prepared.names, prepared.rejected)
+    each = [again.names[row] for row in range(len(again.names))]
+    assert again.names == each == list(again.names)
+    assert again.names != each[:-1]
+    assert again.names != [*each[:-1], "another"]
 
 
 def test_the_progress_bar_and_the_console(data, capsys):
@@ -472,9 +480,9 @@ def test_a_second_prepare_finds_the_first(data, capsys):
     assert second.path == first.path
     assert {path.name: path.stat().st_mtime_ns for path in second.path.iterdir()} == written
     assert capsys.readouterr().out == told
-    for field in ("classes", "image_size", "digest", "names", "picture_digests", "rejected"):
+    for field in ("classes", "image_size", "digest", "names", "rejected"):
         assert getattr(second, field) == getattr(first, field)
-    for field in ("images", "labels", "splits"):
+    for field in ("images", "labels", "splits", "picture_digests"):
         assert np.array_equal(getattr(second, field), getattr(first, field))
 
 
@@ -496,6 +504,11 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of each file but the one that holds times."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "stamps.json"}
+
+
 DAMAGES = {
     "no metadata": lambda folder: (folder / "metadata.json").unlink(),
     "empty metadata": lambda folder: (folder / "metadata.json").write_text(""),
@@ -506,6 +519,8 @@ DAMAGES = {
     "no images": lambda folder: (folder / "images.npy").unlink(),
     "a flipped bit in the images": lambda folder: flip(folder / "images.npy"),
     "a flipped bit in the labels": lambda folder: flip(folder / "labels.npy"),
+    "a flipped bit in the splits": lambda folder: flip(folder / "splits.npy"),
+    "a flipped bit in the names": lambda folder: flip(folder / "names.npy"),
     "a flipped bit in the index": lambda folder: flip(folder / "index.csv"),
     "no rejected.csv": lambda folder: (folder / "rejected.csv").unlink(),
     "a folder in place of a file": lambda folder: (
@@ -522,7 +537,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_set_is_noticed_and_made_again(data, damage, capsys):
     folder = prepare(data, seed=1).path
-    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    whole = contents(folder)
     DAMAGES[damage](folder)
     with pytest.raises(DamagedPrepared):
         open_prepared(folder)
@@ -531,8 +546,44 @@ def test_a_damaged_set_is_noticed_and_made_again(data, damage, capsys):
     told = [line for line in capsys.readouterr().err.splitlines() if "are damaged" in line]
     assert len(told) == 1
     assert told[0].startswith(f"warning: the prepared pictures in {folder} are damaged (")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert contents(folder) == whole
     assert sets(data) == [folder]
+
+
+def flip_unseen(path: Path) -> None:
+    """Damage that keeps size and times, as a failing disk's."""
+    before = path.stat()
+    flip(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_files_are_read_again_only_where_size_or_time_changed_or_on_demand(data, capsys):
+    prepared = prepare(data, seed=1)
+    flip_unseen(prepared.path / "images.npy")
+    assert open_prepared(prepared.path).digest == prepared.digest, "it was not read"
+    with pytest.raises(DamagedPrepared, match=r"images\.npy is not what was written"):
+        open_prepared(prepared.path, verify=True)
+    prepare(data, seed=1)
+    assert "damaged" not in capsys.readouterr().err
+    prepare(replace(data, verify=True), seed=1)
+    assert "images.npy is not what was written" in capsys.readouterr().err
+    (prepared.path / "images.npy").touch()
+    flip_unseen(prepared.path / "images.npy")
+    with pytest.raises(DamagedPrepared, match=r"images\.npy is not what was written"):
+        open_prepared(prepared.path)
+
+
+def test_a_set_that_was_copied_is_read_once_and_then_trusted(data, tmp_path):
+    prepared = prepare(data, seed=1)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in prepared.path.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    assert open_prepared(copy).digest == prepared.digest
+    flip_unseen(copy / "images.npy")
+    open_prepared(copy)
+    assert (copy / "stamps.json").read_bytes() != (prepared.path / "stamps.json").read_bytes()
+    assert {path.name for path in copy.iterdir()} == {path.name for path in prepared.path.iterdir()}
 
 
 def test_a_set_that_is_not_there(tmp_path):
@@ -562,6 +613,18 @@ def test_what_a_killed_writer_left_is_removed(data):
         writer.kill()
     assert [path.name for path in sets(data)] == ["key.partial"]
     prepared = prepare(data, seed=1)
+    assert sets(data) == [prepared.path]
+
+
+def test_what_was_left_goes_too_where_the_set_is_found_but_not_while_another_is_made(data):
+    prepared = prepare(data, seed=1)
+    remains = prepared.path.with_name("other.partial")
+    remains.mkdir()
+    with (prepared.path.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare(data, seed=1)
+        assert sets(data) == sorted([prepared.path, remains])
+    prepare(data, seed=1)
     assert sets(data) == [prepared.path]
 
 

@@ -73,7 +73,7 @@ def prepared(tmp_path: Path, **changes) -> Prepared:
         labels=LABELS,
         names=NAMES,
         splits=np.array(["validation"] * 4),
-        picture_digests=("1", "1", "2", "3"),
+        picture_digests=np.array([[1, 0], [1, 0], [2, 0], [3, 0]], "u8"),
         rejected=(),
     )
     return replace(pictures, **changes)

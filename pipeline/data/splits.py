@@ -111,20 +111,18 @@ def _assign(
     seed: int,
 ) -> np.ndarray:
     """Cuts splits of these fractions from pictures; TRAIN is what remains."""
-    groups = defaultdict(list)
-    for index, identity in enumerate(identities):
-        groups[identity].append(index)
-    by_class = defaultdict(list)
-    for identity in sorted(groups, key=lambda identity: _rank(seed, identity)):
-        by_class[min(labels[index] for index in groups[identity])].append(identity)
-    counts = {name: len(by_class[label]) for label, name in enumerate(classes)}
-    check_sizes(counts, [TRAIN, *fractions])
-    splits = np.full(len(identities), TRAIN, dtype=_DTYPE)
-    for ranked in by_class.values():
-        sizes = [len(groups[identity]) for identity in ranked]
-        for identity, split in zip(ranked, _cut(sizes, fractions), strict=True):
-            splits[groups[identity]] = split
-    return splits
+    groups, group_of = np.unique(np.array(identities, str), return_inverse=True)  # of each picture
+    sizes, class_of = np.bincount(group_of), np.full(len(groups), len(classes))
+    np.minimum.at(class_of, group_of, labels)
+    counts = np.bincount(class_of, minlength=len(classes))
+    check_sizes(dict(zip(classes, counts.tolist(), strict=True)), [TRAIN, *fractions])
+    ranks = [_rank(seed, identity) for identity in groups.tolist()]
+    ranked = np.array(sorted(range(len(groups)), key=ranks.__getitem__))
+    ranked = ranked[np.argsort(class_of[ranked], kind="stable")]  # class by class, each in the order of rank
+    splits = np.full(len(groups), TRAIN, dtype=_DTYPE)
+    for mine in np.split(ranked, np.cumsum(counts)[:-1]):
+        splits[mine] = _cut(sizes[mine].tolist(), fractions)
+    return splits[group_of]
 
 
 def draw(names: Sequence[str], labels: Sequence[str], limit: int | None, seed: int) -> list[int]:

@@ -21,9 +21,22 @@ def exclusive(parent: Path) -> Iterator[None]:
     the remains of one that was killed, and removes them.
     """
     with alone(parent, "preparing pictures"):
-        for remains in parent.glob(f"*{_PARTIAL}"):
-            shutil.rmtree(remains)
+        _remove_remains(parent)
         yield
+
+
+def clean(parent: Path) -> None:
+    """Removes what killed processes left among prepared sets, unless one is being made just now."""
+    if not any(parent.glob(f"*{_PARTIAL}")):
+        return
+    with (parent / ".lock").open("w") as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove_remains(parent)
+
+
+def _remove_remains(parent: Path) -> None:
+    for remains in parent.glob(f"*{_PARTIAL}"):
+        shutil.rmtree(remains)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import numpy as np
 
 from pipeline import report
 from pipeline.credentials import without_password
-from pipeline.data import prepared, splits
+from pipeline.data import prepared, splits, storage
 from pipeline.data.prepared import Prepared
 from pipeline.pages import thumbnails
 from pipeline.pages.findings import Cell, Confusion, Epoch, Exhibits, Failed, Findings, Pictures
@@ -36,12 +37,9 @@ def pictures_of(run_id: str, cache: Path) -> Prepared | str:
         return "The sweep's run does not say which pictures it had."
     digest = json.loads(runs.read(run_id, "data/metadata.json"))["digest"]
     for path in sorted(cache.glob("prepared/*/metadata.json")):
-        try:
-            found = prepared.open_prepared(path.parent)
-        except prepared.DamagedPrepared:
-            continue
-        if found.digest == digest:
-            return found
+        if storage.digest_of(path.parent) == digest:
+            with suppress(prepared.DamagedPrepared):
+                return prepared.open_prepared(path.parent)
     return (
         f"The prepared pictures of this sweep are not on this machine any more (none in {cache}/prepared has "
         "its digest), so none are shown."
