@@ -71,8 +71,8 @@ def draw(path: Path, classes: int, images: int) -> None:
 def _drawn(start: int, end: int, classes: int) -> list[bytes]:
     rng, files = np.random.default_rng(start), []
     for number in range(start, end):
-        of_class = np.random.default_rng(number % classes).integers(0, 128, (4, 4, 3))
-        coarse = (of_class + rng.integers(0, 128, of_class.shape)).astype(np.uint8)
+        of_class = np.random.default_rng(number % classes).integers(0, 64, (4, 4, 3))
+        coarse = (of_class + rng.integers(0, 192, of_class.shape)).astype(np.uint8)
         buffer = io.BytesIO()
         image = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         image.save(buffer, "JPEG", quality=75)

@@ -27,7 +27,7 @@ from PIL import Image
 
 from pipeline.machine import cores
 
-EXACT = 50_000  # images, up to which all pairs are compared
+EXACT = 30_000  # images, up to which all pairs are compared
 DISTANCE = 16  # bits of 64 in which the hashes of near duplicates differ at most
 NEARER = 12  # the same where not all pairs are compared: strangers grow with the square of the number
 SIMILAR = 0.75  # correlation of their thumbnails, at least
@@ -67,9 +67,10 @@ class Pair:
 def near(images: np.ndarray, rows: np.ndarray) -> tuple[list[Pair], bool]:
     """Finds pictures that are nearly the same.
 
-    Memory: 800 bytes a picture, and some 100 MB. Time on two cores: 5 s for 8,000 pictures, most of it for
-    their hashes and for the third look; up to `EXACT` pictures the comparison grows with the square of their
-    number, to some 10 s, and then little more than in proportion: some 2 min for a million.
+    Memory: 800 bytes a picture, and some 100 MB; beyond `EXACT` up to 600 bytes a picture more. CPU time:
+    5 s for 8,000 pictures, most of it for hashes and the third look; 14 s for 25,000, since the
+    comparison of all pairs grows with their square; beyond `EXACT` little more than in proportion, some 3
+    min for a million.
 
     Args:
         images: uint8 (n, size, size, 3), RGB; a memory map is read once.
