@@ -43,12 +43,12 @@ def command(
         params = load()
         quiet.choose(params.log)
         begin(params)
-        from pipeline.tracking import StoreError, store
+        from pipeline.tracking import STORE_ERRORS, store
 
         try:
             store.connect(logs_models)
             run(params)
-        except StoreError as error:
+        except STORE_ERRORS as error:
             raise UserError(
                 f"the tracking store failed: {store.first_line(error)}; mend that and run the same command "
                 "again"

@@ -312,7 +312,7 @@ def _judge(error: BaseException) -> tuple[str, str]:
     if isinstance(error, StoreError):
         if "Connection broken" in str(error):  # in the midst of an answer: MLflow does not ask again then
             return DIED, f"the tracking store's answer broke off ({runs.first_line(error)})"
-        ours = getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+        ours = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
         return (FAILED if ours else BROKEN), f"the tracking store failed: {runs.first_line(error)}"
     if isinstance(error, OSError):
         return BROKEN, reason

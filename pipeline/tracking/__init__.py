@@ -5,10 +5,11 @@ names; nothing here chooses another.
 """
 
 from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException as StoreError
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-# What a store that fails raises: MLflow wraps most, but not all, errors of its transport and its database.
-StoreError = (MlflowException, RequestException, SQLAlchemyError)
+# What a store that fails raises. MLflow wraps most, but not all, errors of its transport and its database.
+STORE_ERRORS = (MlflowException, RequestException, SQLAlchemyError)
 
-__all__ = ["StoreError"]
+__all__ = ["STORE_ERRORS", "StoreError"]

@@ -17,7 +17,7 @@ from pipeline.credentials import without_password
 from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
-from pipeline.tracking import StoreError
+from pipeline.tracking import STORE_ERRORS
 
 # What a run uses a split for, in MLflow's words.
 CONTEXTS = {splits.TRAIN: "training", splits.VALIDATION: "validation", splits.TEST: "test"}
@@ -61,7 +61,7 @@ def read(run_id: str, path: str) -> bytes:
     with tempfile.TemporaryDirectory() as temporary:
         try:
             return Path(MlflowClient().download_artifacts(run_id, path, temporary)).read_bytes()
-        except (*StoreError, OSError):
+        except (*STORE_ERRORS, OSError):
             folder, _, name = path.rpartition("/")
             if name in names(run_id, folder):  # asked for only now, since it takes as long as the file
                 raise

@@ -17,7 +17,7 @@ from pipeline.console import warn
 from pipeline.credentials import without_password
 from pipeline.errors import Interrupted, TakenOver, UserError
 from pipeline.params import Params
-from pipeline.tracking import StoreError
+from pipeline.tracking import STORE_ERRORS
 
 # For callers that have not moved to `store` and `artifacts` yet.
 from pipeline.tracking.artifacts import (  # noqa: F401
@@ -114,7 +114,7 @@ def _closed() -> Iterator[None]:
 
 def _end_broken(status: str) -> None:
     """Close the open run after an error; where the store is what failed, that error says so already."""
-    with suppress(*StoreError):
+    with suppress(*STORE_ERRORS):
         mlflow.end_run(status)
 
 
