@@ -27,7 +27,7 @@ from PIL import Image
 
 from pipeline.data import sample
 from pipeline.data.pictures import decode, resize
-from pipeline.tracking import models
+from pipeline.tracking import catalog, models
 from served_image_classifier.classifier import Classifier, save
 
 pytestmark = pytest.mark.slow
@@ -373,7 +373,8 @@ def _load_pyfunc(path):
 
 
 def test_model_registered_with_its_code_under_pipeline_is_loaded_still(swept, model, tmp_path):
-    """As `register` wrote models before: loader and code under `pipeline`, a signature of outputs alone."""
+    """As `register` wrote models before: loader and code under `pipeline`, and no word on input or size."""
+    (registering,) = MlflowClient().search_runs(["0"], "tags.step = 'register'")
     raw = model.get_raw_model()
     save(tmp_path / "classifier", raw.network, raw.classes)
     for name in ("__init__", "data/__init__", "data/pictures", "tracking/__init__", "tracking/serving"):
@@ -387,7 +388,8 @@ def test_model_registered_with_its_code_under_pipeline_is_loaded_still(swept, mo
         code_paths=[str(tmp_path / "pipeline")],
         signature=ModelSignature(outputs=model.metadata.signature.outputs),
         pip_requirements=["mlflow"],
-        metadata=model.metadata.metadata,
+        metadata={key: model.metadata.metadata[key] for key in ("classes", "data_digest")},
+        mlflow_model=mlflow.models.Model(run_id=registering.info.run_id),
     )
     before = list(sys.path)
     old = mlflow.pyfunc.load_model(str(tmp_path / "served"))
@@ -397,6 +399,9 @@ def test_model_registered_with_its_code_under_pipeline_is_loaded_still(swept, mo
     pixels = np.stack([resize(decode(picture), 32) for picture in PICTURES])
     pd.testing.assert_frame_equal(old.predict(pixels), model.predict(frame))
     for uri in (str(tmp_path / "served"), NAME):
+        known = catalog.look_up(uri)
+        assert known.image_size == 32
+        assert known.run_id == registering.data.tags["registered_run_id"]
         loaded = models.load(uri)
         assert list(loaded.classes) == PROBABILITIES
         answer = loaded.network.predict_on_batch(pixels)

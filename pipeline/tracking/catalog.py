@@ -3,8 +3,11 @@
 Nothing here imports Keras or TensorFlow: a step asks first, prepares its images, and only then loads.
 """
 
+import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -84,13 +87,12 @@ def look_up(uri: str) -> Known:
             f"{uri} cannot be found: {why}; `mlflow ui` shows the models with their versions and aliases"
         ) from error
     told = info.metadata or {}
-    if not {"classes", "data_digest"} <= set(told) or (size := _image_size(info, told)) is None:
+    if not {"classes", "data_digest"} <= set(told) or (size := _image_size(uri, info)) is None:
         raise Foreign(
             f"{uri} was not made by this pipeline: it does not say its classes, its images and their size"
         )
-    return Known(
-        uri, tuple(told["classes"]), told["data_digest"], size, info.run_id, info.model_id, info.flavors
-    )
+    run_id = _training_run(info)
+    return Known(uri, tuple(told["classes"]), told["data_digest"], size, run_id, info.model_id, info.flavors)
 
 
 def _has_description(uri: str) -> bool:
@@ -99,13 +101,33 @@ def _has_description(uri: str) -> bool:
     return "MLmodel" in {file.path.rpartition("/")[2] for file in files}
 
 
-def _image_size(info: ModelInfo, told: Mapping[str, Any]) -> int | None:
+def _image_size(uri: str, info: ModelInfo) -> int | None:
     """What `register` wrote to a model's metadata; a training's model has it in its signature."""
-    if "image_size" in told:
-        return told["image_size"]
+    if "image_size" in info.metadata:
+        return info.metadata["image_size"]
     inputs = info.signature.inputs.inputs if info.signature and info.signature.inputs else []
     shape = getattr(inputs[0], "shape", ()) if inputs else ()
-    return shape[1] if len(shape) == 4 else None
+    return shape[1] if len(shape) == 4 else _size_of_network(uri, info)
+
+
+def _size_of_network(uri: str, info: ModelInfo) -> int | None:
+    """What the network itself takes: models that were registered earlier say their size nowhere else."""
+    data = info.flavors.get("python_function", {}).get("data")
+    if data is None:
+        return None
+    network = Path(mlflow.artifacts.download_artifacts(uri), data, "network.keras")
+    if not network.is_file():
+        return None
+    with zipfile.ZipFile(network) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    return layers[0]["config"]["batch_shape"][1]
+
+
+def _training_run(info: ModelInfo) -> str | None:
+    """The run that trained a model. Those that were registered earlier name `register`'s run in its place."""
+    if info.run_id is None or "tensorflow" in info.flavors or "image_size" in info.metadata:
+        return info.run_id
+    return runs.get(info.run_id).data.tags.get("registered_run_id", info.run_id)
 
 
 def look_up_named(uri: str, key: str) -> Known:
