@@ -192,6 +192,12 @@ def test_copied_project_says_where_its_artifacts_go(home, tmp_path):
     assert "pipeline.tracking.relocate" in result.stderr
 
 
+def test_project_behind_a_link_was_not_moved(home, tmp_path):
+    (tmp_path / "link").symlink_to(home.path)
+    result = home.run("prepare", *SMALL, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/link/mlflow.db")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_relocate_leaves_a_store_in_its_place_alone(home):
     before = (home.path / "mlflow.db").read_bytes()
     assert relocate.relocate(home.path / "mlflow.db") is None

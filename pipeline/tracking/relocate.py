@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -84,7 +85,7 @@ def _opened(database: Path) -> sqlite3.Connection:
 
 def _elsewhere(store: sqlite3.Connection, database: Path) -> dict[str, bool]:
     """The recorded folders of artifacts that are beside the store now, or nowhere; whether they are gone."""
-    here, found = database.parent / _ROOT, {}
+    here, found = (database.parent / _ROOT).resolve(), {}
     for recorded, tail in _recorded(store):
         root = recorded.removesuffix(f"/{tail}")
         folder = _path(root)
@@ -106,11 +107,12 @@ def _recorded(store: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         yield location or "", f"{experiment}/{run}/artifacts"
 
 
+@cache
 def _path(location: str) -> Path | None:
-    """The folder on this machine that a recorded location means; None for another place."""
+    """The folder on this machine that a recorded location means, links followed; None for another place."""
     if location.startswith("file:"):
-        return Path(unquote(urlsplit(location).path))
-    return Path(location) if location.startswith("/") else None
+        location = unquote(urlsplit(location).path)
+    return Path(location).resolve() if location.startswith("/") else None
 
 
 def _copied(store: sqlite3.Connection, database: Path) -> Path:

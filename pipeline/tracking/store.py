@@ -35,6 +35,8 @@ from pipeline.tracking import relocate
 
 SERVER_TIMEOUT = 10  # seconds to answer the first request, unless MLFLOW_HTTP_REQUEST_TIMEOUT is set
 MODELS_SINCE = "3"  # the first MLflow version with logged models
+# What MLflow says of an experiment that it cannot use; other errors are of the store as a whole.
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 _PROBE = "/api/2.0/mlflow/experiments/search"  # needs the same rights as what follows; /health needs none
 
 
@@ -138,6 +140,8 @@ def _checked_experiment() -> str:
         found = experiment_id()
         experiment = MlflowClient().get_experiment(found)
     except MlflowException as error:
+        if error.error_code not in _REFUSALS:
+            raise
         raise UserError(
             f"the experiment cannot be used: {first_line(error)}; change or unset MLFLOW_EXPERIMENT_NAME, "
             f"MLFLOW_EXPERIMENT_ID or {MLFLOW_RUN_ID.name}, or name another one with --experiment-name "
