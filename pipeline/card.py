@@ -243,9 +243,9 @@ def _data(facts: Facts) -> str:
         return "\n".join(lines)
     pictures, groups = facts.pictures.identical
     lines += [
-        f"- left out, since they could not be read or had no label: {facts.pictures.rejected:,}",
+        f"- left out, with a reason each in rejected.csv: {facts.pictures.rejected:,}",
         f"- pictures that are identical to another: {pictures:,}"
-        + f" (groups of them: {groups:,}, each in one split)" * bool(groups),
+        + f" (groups of them: {groups:,}, none in training and in another split)" * bool(groups),
     ]
     return "\n".join([*lines, "", _sizes(facts.pictures.counts)])
 

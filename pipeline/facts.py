@@ -14,7 +14,7 @@ class Pictures:
 
     Attributes:
         counts: Pictures by split, then by class.
-        rejected: How many were left out, since they could not be read or had no label.
+        rejected: How many were left out: unreadable, without a label, or identical to a held-out one.
         identical: How many have another with the same pixels, and the groups that they form.
     """
 

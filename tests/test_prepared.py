@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data import storage
 from pipeline.data.decoding import write_images
 from pipeline.data.prepared import DamagedPrepared, Prepared, open_prepared, prepare
 from pipeline.data.sources import open_source
@@ -584,6 +585,17 @@ def test_a_set_that_was_copied_is_read_once_and_then_trusted(data, tmp_path):
     open_prepared(copy)
     assert (copy / "stamps.json").read_bytes() != (prepared.path / "stamps.json").read_bytes()
     assert {path.name for path in copy.iterdir()} == {path.name for path in prepared.path.iterdir()}
+
+
+def test_the_digest_is_told_without_opening_the_set(data):
+    prepared = prepare(data, seed=1)
+    os.truncate(prepared.path / "images.npy", 10)
+    assert storage.digest_of(prepared.path) == prepared.digest
+    DAMAGES["another format"](prepared.path)
+    assert storage.digest_of(prepared.path) is None
+    DAMAGES["empty metadata"](prepared.path)
+    assert storage.digest_of(prepared.path) is None
+    assert storage.digest_of(prepared.path / "nowhere") is None
 
 
 def test_a_set_that_is_not_there(tmp_path):

@@ -145,8 +145,8 @@ def duplicates(prepared: Prepared, pairs: Sequence[Pair], complete: bool) -> lis
             f"{_counted(len(same), 'identical copy', 'identical copies')}",
             len(same),
             to_do=False,
-            meaning="The same pixels in full size, whatever the file. All copies of a picture are in one "
-            "split, so nothing leaks; they only count more than once.",
+            meaning="The same pixels in full size, whatever the file. No copy of a training picture is in "
+            "another split, so nothing leaks; they only count more than once.",
             advice="Remove the copies, if you like.",
             rows=tuple(same),
         ),
