@@ -155,7 +155,10 @@ def answers(port: int) -> bool:
     ("change", "words"),
     [
         ({"MLFLOW_TRACKING_SERVER_CERT_PATH": None}, ["certificate", "MLFLOW_TRACKING_SERVER_CERT_PATH"]),
-        ({"MLFLOW_TRACKING_SERVER_CERT_PATH": "/nowhere.pem"}, ["/nowhere.pem"]),
+        (
+            {"MLFLOW_TRACKING_SERVER_CERT_PATH": "/nowhere.pem"},
+            ["/nowhere.pem", "check MLFLOW_"],
+        ),
         ({"MLFLOW_TRACKING_PASSWORD": "wrong"}, ["401", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"]),
         ({"MLFLOW_TRACKING_PASSWORD": None}, ["401", "MLFLOW_TRACKING_USERNAME"]),
     ],

@@ -256,7 +256,11 @@ def _no_answer(uri: str, error: MlflowException, timeout: float) -> str:
             f"{server} does not answer within {timeout:g} s ({type(cause).__name__}); start it, or change or "
             "unset MLFLOW_TRACKING_URI (unset: runs go to mlflow.db beside MLproject)"
         )
-    return f"{server} cannot be used: {first_line(cause or error)}"
+    return (
+        f"{server} cannot be used: {first_line(cause or error)}; check MLFLOW_TRACKING_SERVER_CERT_PATH and "
+        "MLFLOW_TRACKING_CLIENT_CERT_PATH (absolute paths, since `mlflow run` works in the project's folder) "
+        "and the other MLFLOW_TRACKING_ variables"
+    )
 
 
 def _innermost(error: BaseException | None) -> str:
