@@ -69,7 +69,7 @@ def clocked(clock: Clock) -> None:
         from tensorflow.python.eager.polymorphic_function import tracing_compilation
 
         from pipeline import examples, graphs, metrics, models, report, training, trial
-        from pipeline.tracking import checkpoints, runs
+        from pipeline.tracking import artifacts, checkpoints, runs
         from pipeline.tracking import models as logged
     make = graphs.predictor
 
@@ -84,7 +84,8 @@ def clocked(clock: Clock) -> None:
     clock.put("report", (report, "classification"), (report, "learning_curves"), (metrics, "report"))
     clock.put("model", (logged, "log"))
     clock.put("checkpoints", (checkpoints.Checkpoints, "save"), (checkpoints.Checkpoints, "clear"))
-    clock.put("store", *((runs, name) for name in ("log_metrics", "log_files", "log_dataset", "set_tags")))
+    clock.put("store", *((runs, name) for name in ("log_metrics", "set_tags")))
+    clock.put("store", *((artifacts, name) for name in ("log_files", "log_dataset")))
     clock.put("rest of a training", (training, "train"))
     clock.put("rest of a cell", (trial, "go_on"))
 
@@ -112,9 +113,9 @@ def main() -> None:
         os.chdir(folder)
         clocked(clock)
         from pipeline.steps import sweep
-        from pipeline.tracking import runs
+        from pipeline.tracking import store
 
-        runs.connect()
+        store.connect()
         started = time.perf_counter()
         sweep.run(params)
         ended = time.perf_counter()

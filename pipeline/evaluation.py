@@ -60,4 +60,4 @@ def record(evaluation: Evaluation, prepared: Prepared, split: str, title: str, r
     artifacts.log_scores(runs.get(run_id), evaluation.model_id, split, scores)
     files = report.classification(result, names, evaluation.labels, evaluation.probabilities, title)
     files |= report.roc_curve(evaluation.labels, evaluation.probabilities, prepared.classes)
-    runs.log_files(files, split, run_id)
+    artifacts.log_files(files, split, run_id)

@@ -17,7 +17,7 @@ from pipeline.predictions import Predictions
 from pipeline.selection import is_settled
 from pipeline.sweep import ranking, verdict
 from pipeline.sweep.cells import Cell
-from pipeline.tracking import runs, trials
+from pipeline.tracking import artifacts, runs, trials
 
 
 def facts(run_id: str, digest: str, pictures: Prepared | UserError) -> Facts:
@@ -30,7 +30,7 @@ def facts(run_id: str, digest: str, pictures: Prepared | UserError) -> Facts:
     """
     run = runs.get(run_id)
     trial, params = trials.Trial.of(run), run.data.params
-    validation = report.read_predictions(runs.read(run_id, f"report/{report.PREDICTIONS}"))
+    validation = report.read_predictions(artifacts.read(run_id, f"report/{report.PREDICTIONS}"))
     missing = _missing(pictures, digest, validation)
     return Facts(
         run_id=run_id,
@@ -136,7 +136,7 @@ def _test(run_id: str) -> tuple[str, metrics.Report] | None:
 def _report(run_id: str, folder: str) -> metrics.Report:
     """What a run's predictions were reported as; they are not complete where there are many classes."""
     loss = runs.get(run_id).data.metrics.get(f"{folder}/loss", math.nan)
-    return report.read_classification(lambda name: runs.read(run_id, f"{folder}/{name}"), loss)
+    return report.read_classification(lambda name: artifacts.read(run_id, f"{folder}/{name}"), loss)
 
 
 def _mistakes(predictions: Predictions) -> list[Mistake]:

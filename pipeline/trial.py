@@ -9,7 +9,7 @@ from pipeline.data.prepared import Prepared
 from pipeline.examples import Examples
 from pipeline.objective import Objective
 from pipeline.params import Params
-from pipeline.tracking import models, runs
+from pipeline.tracking import artifacts, models, runs
 from pipeline.tracking.checkpoints import Checkpoints
 from pipeline.tracking.trials import REPORT, Trial
 
@@ -100,7 +100,7 @@ def _record(
             runs.set_tags({"pruned": "true"})
         return pruned
 
-    runs.log_dataset(prepared, params.data.source, splits.TRAIN, splits.VALIDATION)
+    artifacts.log_dataset(prepared, params.data.source, splits.TRAIN, splits.VALIDATION)
     trained = training.train(
         params.model,
         params.train,
@@ -152,7 +152,7 @@ def _log_result(run_id: str, trained: training.Trained, prepared: Prepared, name
     runs.set_tags(tags)
     files = report.classification(result, names, labels, trained.probabilities, name)
     files |= report.learning_curves(trained.history, trained.best_epoch, name)
-    runs.log_files(files, "report")
+    artifacts.log_files(files, "report")
     models.log(
         run_id, trained.model, prepared, {f"{REPORT}{key}": value for key, value in result.scores().items()}
     )

@@ -199,7 +199,7 @@ def _needs(
     from pipeline.data import splits
     from pipeline.doctor import needs
     from pipeline.sweep import cells, cluster
-    from pipeline.tracking import runs
+    from pipeline.tracking import store
 
     asked = params.sweep
     there = trial.examples(prepared, splits.TRAIN).features.folder.exists()  # by the first model, or a sweep
@@ -214,7 +214,7 @@ def _needs(
     )
     if asked.cluster is not None:  # other machines, and what they have is theirs to say
         return takes, []
-    if runs.local_part() and takes.disk > free:
+    if store.local_part() and takes.disk > free:
         problems.texts.append(
             f"the disk of {Path.cwd()} is too full: the runs of {takes.cells:,} cells take some "
             f"{takes.disk / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free. Free some, or sweep fewer cells"
@@ -230,7 +230,7 @@ def _needs(
 def _record(params: Params, examination: "Examination", pictures: "Mapping[str, Picture]") -> None:
     """Write and log the page and the table, and print the rest."""
     from pipeline.doctor import findings, page
-    from pipeline.tracking import runs
+    from pipeline.tracking import artifacts, runs
 
     files = {
         "doctor.html": page.html(examination, pictures),
@@ -238,9 +238,9 @@ def _record(params: Params, examination: "Examination", pictures: "Mapping[str, 
     }
     folder = Path(params.doctor.output)
     write(files, folder, "doctor.output")
-    runs.log_files(files, "doctor")
+    artifacts.log_files(files, "doctor")
     if examination.prepared:
-        runs.log_dataset(examination.prepared, params.data.source)
+        artifacts.log_dataset(examination.prepared, params.data.source)
         counts = dict.fromkeys(findings.KEYS, 0) | {
             finding.key: finding.count for finding in examination.findings
         }

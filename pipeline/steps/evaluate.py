@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
     """Evaluate a model and record it, on the pictures of its training where none are given."""
     from pipeline.data import prepared
-    from pipeline.tracking import catalog, runs
+    from pipeline.tracking import artifacts, catalog, runs
 
     run_id = _chosen(params.evaluate.run_id)
     known = catalog.look_up(catalog.of_run(run_id))
@@ -37,7 +37,7 @@ def run(params: Params, pictures: "Prepared | None" = None) -> "Evaluation":
         from pipeline import evaluation
         from pipeline.tracking import models
     with runs.run("evaluate", params, {"step": "evaluate", "evaluated_run_id": run_id}) as own_id:
-        runs.log_dataset(pictures, trained.data.source, split)
+        artifacts.log_dataset(pictures, trained.data.source, split)
         result = evaluation.evaluate(models.load(known.uri), pictures, split)
         evaluation.record(result, pictures, split, f"{split} split", own_id)
     print(result.report.text)

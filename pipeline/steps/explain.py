@@ -42,7 +42,7 @@ class _Pictures:
 def run(params: Params) -> "Explanation":
     """Explain a model's answers and record the figures."""
     from pipeline.data.sources import list_pictures
-    from pipeline.tracking import runs
+    from pipeline.tracking import artifacts, runs
 
     asked = params.explain
     listed = list_pictures(asked.source, "explain.source") if asked.source else []
@@ -64,7 +64,7 @@ def run(params: Params) -> "Explanation":
             raise UserError(f"{known.uri} has diverged and answers nothing; name another run")
         files = _figures(pictures, explanation, model.classes)
         write(files, Path(asked.output), "explain.output")
-        runs.log_files(files, "explanations")
+        artifacts.log_files(files, "explanations")
     for picture in rejected:
         print(f"left out, since it cannot be read: {picture.name}: {picture.reason}")
     print(f"{counted(len(pictures.names), 'picture')} explained by {explanation.method}")

@@ -29,7 +29,7 @@ CLASSES, RECORD = "classes.json", "export.json"
 
 def run(params: Params) -> Path:
     """Export a model and record it; returns the folder."""
-    from pipeline.tracking import catalog, runs
+    from pipeline.tracking import artifacts, catalog, runs
 
     asked = params.export
     output = Path(asked.output).expanduser().resolve()
@@ -57,7 +57,7 @@ def run(params: Params) -> Path:
             about = {"model": uri, "run_id": trained, "data_digest": model.data_digest}
             _dump(folder / RECORD, {**about, "pictures": len(images), "formats": figures})
             with _disk_errors("the run's artifacts"):
-                runs.upload(folder, "export")
+                artifacts.upload(folder, "export")
     print(f"export: {output}")
     return output
 

@@ -24,7 +24,7 @@ from pipeline.steps import command
 def run(params: Params) -> Path:
     """Classify the pictures and record it; returns the CSV's path."""
     from pipeline.data import sources
-    from pipeline.tracking import catalog, registry, runs
+    from pipeline.tracking import artifacts, catalog, registry, runs
 
     if params.predict.source is None:
         raise UserError(
@@ -48,7 +48,7 @@ def run(params: Params) -> Path:
         except OSError as error:
             raise UserError(f"predict.output: {table} cannot be written: {error.strerror}") from error
         for file in (table, sheet) if predicted.shown else (table,):
-            runs.log_file(file)
+            artifacts.log_file(file)
         counts = {**predicted.labels, "unreadable": predicted.unreadable}
         runs.log_metrics({"pictures/total": len(pictures), "pictures/rejected": predicted.unreadable})
         if predicted.unreadable == len(pictures):

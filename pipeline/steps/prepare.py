@@ -14,11 +14,11 @@ from pipeline.steps import command
 def run(params: Params) -> Prepared:
     """Prepare the pictures and record them in a run."""
     from pipeline.data import prepared
-    from pipeline.tracking import runs
+    from pipeline.tracking import artifacts, runs
 
     with runs.run("prepare", params, {"step": "prepare"}):
         pictures = prepared.prepare(params.data, params.seed)
-        runs.log_prepared(pictures, params.data.source)
+        artifacts.log_prepared(pictures, params.data.source)
     return pictures
 
 

@@ -120,14 +120,14 @@ def _tags(facts: "Facts") -> dict[str, str]:
 def _log_card(facts: "Facts", images: "Prepared | UserError", version, own_id: str) -> None:
     """Log the model card to the open run, and make it the version's description."""
     from pipeline import card, provenance
-    from pipeline.tracking import catalog, registry, runs
+    from pipeline.tracking import artifacts, catalog, registry
 
     python, requirements = catalog.needs(version.source)
     registered = card.Registered(version.name, str(version.version), own_id, python, requirements)
     files = {card.CARD: card.whole(facts, registered).encode()}
     if card.has_sheet(facts):
         files[card.SHEET] = provenance.sheet(facts.mistakes, images)
-    runs.log_files(files, card.FOLDER)
+    artifacts.log_files(files, card.FOLDER)
     registry.describe(version, card.description(facts, registered, registry.DESCRIPTION_BYTES))
 
 

@@ -24,7 +24,7 @@ def run(params: Params) -> Path:
     from pipeline.data.prepared import Prepared
     from pipeline.pages import sweep as page
     from pipeline.sweep import gathering, ranking
-    from pipeline.tracking import histories, runs, trials
+    from pipeline.tracking import artifacts, histories, runs, trials
 
     found = histories.sweep_run(params.report.run_id)
     run_id, sweep = found.info.run_id, trials.Sweep.of(found)
@@ -36,7 +36,7 @@ def run(params: Params) -> Path:
         content = page.page(gathering.gather(run_id, ranked, pictures, exhibits))
         output = Path(params.report.output)
         write({output.name: content}, output.parent, "report.output")
-        runs.log_files({"report.html": content}, run_id=run_id)
+        artifacts.log_files({"report.html": content}, run_id=run_id)
     print(f"report of the sweep {run_id}, {len(ranked.cells)} finished cells: {output.absolute()}")
     return output
 

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.pages import thumbnails
 from pipeline.pages.findings import Exhibit, Exhibits
 from pipeline.predictions import Predictions
-from pipeline.tracking import models, runs
+from pipeline.tracking import artifacts, models
 
 COUNT = 8  # of each kind
 
@@ -25,7 +25,7 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
         prepared: the pictures; None where they are not there.
         missing: why they are not there.
     """
-    found = report.read_predictions(runs.read(run_id, f"report/{report.PREDICTIONS}"))
+    found = report.read_predictions(artifacts.read(run_id, f"report/{report.PREDICTIONS}"))
     wrong = found.mistakes()
     mistakes, uncertain, method = [], [], ""
     if not missing:

@@ -20,7 +20,7 @@ from pipeline.pages.findings import Cell, Confusion, Epoch, Exhibits, Failed, Fi
 from pipeline.sweep import importance, leaderboard, verdict
 from pipeline.sweep.cells import ordered
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking import histories, runs, trials
+from pipeline.tracking import artifacts, histories, runs, store, trials
 from pipeline.tracking.trials import CellRun
 
 UI = "http://127.0.0.1:5000"  # where `mlflow ui` is, unless it is told otherwise
@@ -33,9 +33,9 @@ def pictures_of(run_id: str, cache: Path) -> Prepared | str:
 
     Nothing is prepared anew: that may take hours, or a download.
     """
-    if "metadata.json" not in runs.artifacts(run_id, "data"):
+    if "metadata.json" not in artifacts.names(run_id, "data"):
         return "The sweep's run does not say which pictures it had."
-    digest = json.loads(runs.read(run_id, "data/metadata.json"))["digest"]
+    digest = json.loads(artifacts.read(run_id, "data/metadata.json"))["digest"]
     for path in sorted(cache.glob("prepared/*/metadata.json")):
         if storage.digest_of(path.parent) == digest:
             with suppress(prepared.DamagedPrepared):
@@ -62,7 +62,7 @@ def gather(run_id: str, ranking: Ranking, pictures: Prepared | str, exhibits: Ex
     keys = ordered(dict.fromkeys(key for cell in ranking.cells for key in cell.values))
     cells = [_cell(cell, told[cell.run_id], sweep, keys, metric) for cell in ranking.cells]
     ends = [run.info.end_time or 0, *(cell.ended for cell in cells)]
-    split = urlsplit(runs.store())
+    split = urlsplit(store.uri())
     served = split.scheme in ("http", "https")
     return Findings(
         run_id=run_id,
@@ -122,7 +122,7 @@ def _cell(
 
 
 def _confusion(run_id: str, folder: str) -> Confusion:
-    return Confusion(*report.read_confusion(runs.read(run_id, f"{folder}/confusion_matrix.json")))
+    return Confusion(*report.read_confusion(artifacts.read(run_id, f"{folder}/confusion_matrix.json")))
 
 
 def _test(sweep: trials.Sweep, winner: str, metric: str) -> tuple[dict[str, float], Confusion] | None:
@@ -138,8 +138,8 @@ def _test(sweep: trials.Sweep, winner: str, metric: str) -> tuple[dict[str, floa
 def _pictures(
     run_id: str, settings: Mapping[str, str], metrics: Mapping[str, float], pictures: Prepared | str
 ) -> Pictures:
-    files = runs.artifacts(run_id, "data")
-    about = json.loads(runs.read(run_id, "data/metadata.json")) if "metadata.json" in files else {}
+    files = artifacts.names(run_id, "data")
+    about = json.loads(artifacts.read(run_id, "data/metadata.json")) if "metadata.json" in files else {}
     names = (splits.TRAIN, splits.VALIDATION, splits.TEST)
     there = isinstance(pictures, Prepared)
     counts = (
@@ -154,7 +154,7 @@ def _pictures(
         counts=counts,
         classes=pictures.classes if there else (),
         examples=_examples(pictures) if there else {},
-        rejected=_rejected(runs.read(run_id, "data/rejected.csv")) if "rejected.csv" in files else [],
+        rejected=_rejected(artifacts.read(run_id, "data/rejected.csv")) if "rejected.csv" in files else [],
         missing="" if there else pictures,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.data import prepared, storage, workplace
 from pipeline.data.prepared import Prepared
 from pipeline.errors import ChangedPictures
-from pipeline.tracking import runs
+from pipeline.tracking import artifacts
 
 FOLDER = "data/prepared"  # of the artifacts of a sweep's run, for workers that have no such folder
 
@@ -47,7 +47,7 @@ def _fetch(run_id: str, path: Path, digest: str) -> None:
         if path.exists():
             return
         with workplace.appearing(path) as partial:
-            runs.download(run_id, FOLDER, partial)
+            artifacts.download(run_id, FOLDER, partial)
             found = prepared.open_prepared(partial)
             if found.digest != digest:
                 raise prepared.DamagedPrepared(f"run {run_id} has others, {found.digest}")

@@ -18,7 +18,7 @@ from pipeline.sweep import leaderboard
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.finalists import Finalist
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking import runs
+from pipeline.tracking import artifacts
 from pipeline.tracking.trials import CellRun
 
 FILE = "verdict.json"  # among the artifacts of a sweep's run
@@ -86,9 +86,9 @@ def as_json(verdict: Mapping[str, Any]) -> bytes:
 
 def read(sweep_run_id: str) -> dict | None:
     """The verdict on a sweep; None where it has none."""
-    if FILE not in runs.artifacts(sweep_run_id, ""):
+    if FILE not in artifacts.names(sweep_run_id, ""):
         return None
-    return json.loads(runs.read(sweep_run_id, FILE))
+    return json.loads(artifacts.read(sweep_run_id, FILE))
 
 
 def fitting(sweep_run_id: str, ranked: Ranking) -> dict | None:
@@ -189,7 +189,7 @@ def _disagreements(winner: CellRun, others: Sequence[CellRun]) -> dict[str, tupl
 
 def _answers(run: CellRun) -> Predictions | None:
     try:
-        content = runs.read(run.run_id, f"report/{report.PREDICTIONS}")
+        content = artifacts.read(run.run_id, f"report/{report.PREDICTIONS}")
     except UserError:
         return None
     return report.read_predictions(content)

@@ -302,18 +302,18 @@ def _judge(error: BaseException) -> tuple[str, str]:
     Anything else would come again.
     """
     from pipeline.errors import ChangedPictures, UserError
-    from pipeline.tracking import StoreError, runs
+    from pipeline.tracking import StoreError, store
 
-    reason = f"{type(error).__name__}: {runs.first_line(error)}"
+    reason = f"{type(error).__name__}: {store.first_line(error)}"
     if isinstance(error, UserError):
         return (BROKEN if isinstance(error, ChangedPictures) else FAILED), str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return DIED, f"out of memory ({reason})"
     if isinstance(error, StoreError):
         if "Connection broken" in str(error):  # in the midst of an answer: MLflow does not ask again then
-            return DIED, f"the tracking store's answer broke off ({runs.first_line(error)})"
+            return DIED, f"the tracking store's answer broke off ({store.first_line(error)})"
         ours = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-        return (FAILED if ours else BROKEN), f"the tracking store failed: {runs.first_line(error)}"
+        return (FAILED if ours else BROKEN), f"the tracking store failed: {store.first_line(error)}"
     if isinstance(error, OSError):
         return BROKEN, reason
     return FAILED, reason
@@ -323,16 +323,16 @@ def _log_traceback(run_id: str, error: BaseException) -> None:
     import traceback
 
     from pipeline.credentials import without_password
-    from pipeline.tracking import runs
+    from pipeline.tracking import artifacts
 
     text = "".join(traceback.format_exception(error))
-    runs.log_files({"traceback.txt": without_password(text).encode(errors="replace")}, run_id=run_id)
+    artifacts.log_files({"traceback.txt": without_password(text).encode(errors="replace")}, run_id=run_id)
 
 
-def _connect(store: str) -> None:
-    from pipeline.tracking import runs
+def _connect(store_uri: str) -> None:
+    from pipeline.tracking import store
 
-    runs.use(store)
+    store.use(store_uri)
 
 
 def _share_the_machine(threads: int | None) -> None:

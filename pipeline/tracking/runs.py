@@ -18,29 +18,7 @@ from pipeline.credentials import without_password
 from pipeline.errors import Interrupted, TakenOver, UserError
 from pipeline.params import Params
 from pipeline.tracking import STORE_ERRORS
-
-# For callers that have not moved to `store` and `artifacts` yet.
-from pipeline.tracking.artifacts import (  # noqa: F401
-    download,
-    log_dataset,
-    log_file,
-    log_files,
-    log_prepared,
-    place_of,
-    read,
-    upload,
-)
-from pipeline.tracking.artifacts import names as artifacts  # noqa: F401
-from pipeline.tracking.store import (  # noqa: F401
-    connect,
-    experiment_id,
-    first_line,
-    local_part,
-    shown,
-    study_database,
-    use,
-)
-from pipeline.tracking.store import uri as store  # noqa: F401
+from pipeline.tracking.store import experiment_id, first_line, shown
 
 # MLflow's words for the name of a run that nobody named; it has no public way to ask.
 _PREDICATES, _NOUNS = (

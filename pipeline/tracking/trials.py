@@ -10,7 +10,7 @@ from mlflow.entities import LifecycleStage, Run
 
 from pipeline.credentials import without_password
 from pipeline.params import section_of
-from pipeline.tracking import runs
+from pipeline.tracking import runs, store
 
 REPORT = "report/"
 FORMAT = "2"  # of what is written to a sweep's runs; raise it when their meaning changes
@@ -221,7 +221,7 @@ class Sweep:
 def sweeps(data_digest: str | None = None) -> list[Sweep]:
     """The sweeps of the experiment, of the images of a digest where one is given; oldest run first."""
     condition = "tags.step = 'sweep'" + (f" AND tags.{DATA} = '{data_digest}'" if data_digest else "")
-    return [Sweep.of(run) for run in _search(runs.experiment_id(), condition)]
+    return [Sweep.of(run) for run in _search(store.experiment_id(), condition)]
 
 
 def newest_sweep() -> Sweep | None:
@@ -231,7 +231,7 @@ def newest_sweep() -> Sweep | None:
 
 def next_generation(study: str) -> str:
     """The full name of a study's next generation; the first one has no number."""
-    found = _search(runs.experiment_id(), f"tags.step = 'sweep' AND tags.study LIKE '{study}%'")
+    found = _search(store.experiment_id(), f"tags.step = 'sweep' AND tags.study LIKE '{study}%'")
     newest = max((generation(run.data.tags["study"]) for run in found), default=0)
     return f"{study}-{newest + 1}" if newest else study
 
