@@ -139,7 +139,11 @@ def _scores(facts: Facts) -> str:
 def _tested(facts: Facts) -> str:
     if facts.test:
         return f"No epoch or cell was chosen on the test pictures; measured in run {facts.test[0]}."
-    if facts.params["data.test"] in ("0", "0.0"):
+    if facts.pictures:  # a source may give a test split where data.test is 0
+        has_test = any(facts.pictures.counts[splits.TEST].values())
+    else:
+        has_test = facts.params["data.test"] not in ("0", "0.0")
+    if not has_test:
         return "There is no test split: `data.test` was 0."
     return (
         "It was not measured on the test split. To do so, and to have this card renewed:\n\n```bash\n"

@@ -123,8 +123,14 @@ def test_what_was_not_done_is_said_with_its_command():
     assert "the best epoch was chosen on these very pictures" in text
     assert f"mlflow run . -e evaluate -P evaluate.run_id={'a' * 32} -P evaluate.split=test\n" in text
     assert len(rows(text, " | validation")[0]) == 3
-    without = card.whole(facts(params=PARAMS | {"data.test": "0.0"}), REGISTERED)
-    assert "no test split" in without and "evaluate.run_id" not in without
+    nothing_cut = PARAMS | {"data.test": "0.0"}
+    given = card.whole(facts(params=nothing_cut), REGISTERED)
+    assert "no test split" not in given and "evaluate.run_id" in given, "the source has one"
+    sizes = {"cat": 20, "dog": 20}
+    pictures = Pictures({"train": sizes, "validation": sizes, "test": {"cat": 0, "dog": 0}}, 0, (0, 0))
+    for changes in ({"pictures": pictures}, {"pictures": None, "missing": "gone"}):
+        without = card.whole(facts(params=nothing_cut, **changes), REGISTERED)
+        assert "no test split" in without and "evaluate.run_id" not in without
 
 
 def test_place_names_the_best_of_a_cell_that_is_not():

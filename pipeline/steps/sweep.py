@@ -116,7 +116,7 @@ def _sweep(params: Params, sweep: "Sweep", fence: "Fence", pictures: "Prepared",
         if ended.failed:  # no worker, no disk, no store: nothing else can be made
             raise ended.failed
         if ranking.cells and ranking.complete:
-            outcome.measure(ranking, params, sweep, place)
+            outcome.measure(ranking, pictures, sweep, place)
         if left or is_new or "report.html" not in artifacts.names(sweep.run_id, ""):
             fence.check()
             outcome.show(ranking, params, sweep, pictures, place, stopped=not ranking.complete)

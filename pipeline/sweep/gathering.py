@@ -87,7 +87,7 @@ def gather(run_id: str, ranking: Ranking, pictures: Prepared | str, exhibits: Ex
         winner=_confusion(cells[0].run_id, "report") if cells else None,
         worst=_confusion(cells[-1].run_id, "report") if len(cells) > 1 else None,
         test=_test(sweep, cells[0].run_id, metric) if cells else None,
-        has_test=float(settings.get("data.test", 0)) > 0,
+        has_test=sweep.metrics.get(f"pictures/{splits.TEST}", 0) > 0,
         verdict=verdict.fitting(run_id, ranking),
         importance=importance.importance(
             [cell.values for cell in cells],

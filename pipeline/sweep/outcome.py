@@ -5,6 +5,7 @@ import threading
 
 from pipeline import machine
 from pipeline.console import BOLD, styled
+from pipeline.data import splits
 from pipeline.data.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -37,7 +38,7 @@ def record(ranking: Ranking, params: Params) -> None:
     print("\n".join(verdict.lines(found)))
 
 
-def measure(ranking: Ranking, params: Params, sweep: Sweep, place: Place) -> None:
+def measure(ranking: Ranking, pictures: Prepared, sweep: Sweep, place: Place) -> None:
     """Measure the winner on the test split, where it has not been, and say which it is.
 
     Raises:
@@ -46,7 +47,7 @@ def measure(ranking: Ranking, params: Params, sweep: Sweep, place: Place) -> Non
     winner, metric = ranking.winner, ranking.objective.name
     name = Cell(winner.values).name
     scores = f"validation {metric} {winner.trial.scores[metric]:.4f}"
-    if params.data.test > 0:
+    if len(pictures.indices(splits.TEST)):
         tested = sweep.tags.get("tested_run_id") == winner.run_id
         if tested and f"test/{metric}" in sweep.metrics:
             measured = {key: sweep.metrics[f"test/{key}"] for key in ("accuracy", "f1")}
