@@ -1,11 +1,14 @@
 """Kill a sweep's processes at random, run it again until it is done, and compare it with one left in peace.
 
     python -m benchmarks.torture --kills 40 --seed 1
+    python -m benchmarks.torture --kills 40 --seed 1 --kind finalists
 
-48 small cells on two workers. Workers, the process that they are forked from, the driver and its whole
-process group get SIGKILL, the driver also SIGTERM, SIGINT and SIGINT twice, at moments drawn from the seed.
-In the end there must be 48 finished cells, none twice, each metric once an epoch, one model a cell, and the
-same leaderboard.csv, run ids aside. Some 10 minutes on two cores; `tests/test_torture.py` runs a short form.
+48 small cells on two workers; with finalists, three of them twice more; with a pruner, on one worker, so that
+each cell is judged by the same others as in peace. Workers, the process that they are forked from, the driver
+and its whole process group get SIGKILL, the driver also SIGTERM, SIGINT and SIGINT twice, at moments drawn
+from the seed. In the end there must be 48 finished cells, none twice, each metric once per epoch, one model
+per cell, and the same leaderboard.csv, run ids aside. Some 10 minutes on two cores; `tests/test_torture.py`
+runs a short form.
 """
 
 import argparse
@@ -26,6 +29,11 @@ from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--data.limit=60", "--data.image_size=16", "--train.epochs=3", "--sweep.workers=2")
+KINDS = {
+    "plain": (),
+    "finalists": ("--sweep.finalists=3", "--sweep.repeats=2"),
+    "pruner": ("--sweep.pruner=median", "--sweep.workers=1"),
+}
 VICTIMS = ("worker", "worker", "worker", "driver", "group", "SIGTERM", "SIGINT", "SIGINT twice")
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "report/accuracy")
 PATIENCE = 600  # seconds that a sweep left in peace may take
@@ -80,12 +88,16 @@ class Sweep:
         client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
         (sweep,) = client.search_runs(["0"], "tags.step = 'sweep'")
         runs = client.search_runs(["0"], "tags.step = 'cell'", max_results=1000)
+        repeats = client.search_runs(["0"], "tags.step = 'finalist'", max_results=1000)
+        again = Counter(run.data.tags["finalist"] for run in repeats)
+        assert len(again) == len(repeats), again.most_common(3)
+        assert sweep.data.tags["complete"] == "true" and "test/accuracy" in sweep.data.metrics
         assert {run.info.status for run in [sweep, *runs]} == {"FINISHED"}
         assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {sweep.info.run_id}
         times = Counter(run.data.tags["cell"] for run in runs)
         assert len(times) == len(runs) == cells, times.most_common(3)
         assert sweep.data.metrics["cells/finished"] == sweep.data.metrics["cells/total"] == cells
-        for run in runs:
+        for run in [*runs, *repeats]:
             epochs = int(run.data.tags["epochs"])
             for name in METRICS:
                 steps = [point.step for point in client.get_metric_history(run.info.run_id, name)]
@@ -179,13 +191,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=16, help="seconds between two kills, at most")
+    parser.add_argument("--kind", choices=KINDS, default="plain")
     arguments = parser.parse_args()
+    asked = (*SMALL, *KINDS[arguments.kind])
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        tortured, peaceful = Sweep(Path(one), SMALL), Sweep(Path(other), SMALL)
+        tortured, peaceful = Sweep(Path(one), asked), Sweep(Path(other), asked)
         start = time.monotonic()
         done = torture(tortured, arguments.kills, arguments.seed, arguments.longest)
         tortured.finish()
-        print(f"killed {done.total()} times: {dict(done)}; done after {time.monotonic() - start:.0f} s")
+        print(
+            f"{arguments.kind}: killed {done.total()} times: {dict(done)}; done after {time.monotonic() - start:.0f} s"
+        )
         start = time.monotonic()
         peaceful.finish()
         print(f"in peace: done after {time.monotonic() - start:.0f} s")
