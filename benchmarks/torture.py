@@ -199,9 +199,8 @@ def main() -> None:
         start = time.monotonic()
         done = torture(tortured, arguments.kills, arguments.seed, arguments.longest)
         tortured.finish()
-        print(
-            f"{arguments.kind}: killed {done.total()} times: {dict(done)}; done after {time.monotonic() - start:.0f} s"
-        )
+        taken = time.monotonic() - start
+        print(f"{arguments.kind}: killed {done.total()} times: {dict(done)}; done after {taken:.0f} s")
         start = time.monotonic()
         peaceful.finish()
         print(f"in peace: done after {time.monotonic() - start:.0f} s")

@@ -88,6 +88,28 @@ def ranked_by(metric: str) -> Findings:
     return findings(cells, metric=metric)
 
 
+def ranked_by_loss() -> Findings:
+    """Findings of a sweep that the loss ranks; the worst cell's is no number."""
+    losses = [0.2, 0.4, 0.6, 0.8, 1.2, math.nan]
+    cells = [
+        replace(one, scores=one.scores | {"loss": loss}) for one, loss in zip(grid(6), losses, strict=True)
+    ]
+    return findings(cells, metric="loss")
+
+
+def with_finalists() -> Findings:
+    """Findings of a sweep that was stopped when one of its two finalists had been trained once more."""
+    best, second, *_ = cells = grid(6)
+    told = {"winner": {"run_id": best.run_id}, "indistinguishable": [], "pictures": 100}
+    known = {"mean": 0.8, "spread": None, "scores": [0.8], "seeds": [43], "interval": [0.7, 0.9]}
+    unknown = {"mean": None, "spread": None, "scores": [], "seeds": [], "interval": None}
+    finalists = [
+        {"run_id": one.run_id, "name": one.name, "first_score": 0.9} | repeats
+        for one, repeats in ((best, known), (second, unknown))
+    ]
+    return findings(cells, verdict=told | {"finalists": finalists, "ranked_by_mean": False})
+
+
 NONE = findings([], failed=[Failed("0" * 32, "x", "it broke")], total=3, importance="No cell.")
 SWEEPS = {
     "one": findings([cell(0, {"learning_rate": 0.01}, 0.8, epochs=1)]),
@@ -102,6 +124,8 @@ SWEEPS = {
     ][::-1]),
     "macro F1": ranked_by("macro_f1"),
     "own metric": ranked_by("mcc"),
+    "loss": ranked_by_loss(),
+    "finalists": with_finalists(),
     "none": NONE,
 }  # fmt: skip
 
@@ -124,6 +148,29 @@ def test_verdict_by_another_metric_has_an_interval_where_there_is_one():
     # recall of both classes 0.8: the macro average of F1 is 0.8, and its interval not that of accuracy
     assert "validation macro F1 0.900 (95 % interval 0.7" in verdict(ranked_by("macro_f1"))
     assert verdict(ranked_by("mcc")).endswith("validation mcc 0.900, test 0.900.")
+
+
+def test_finalist_without_repeats_has_dashes():
+    text = sweep.page(SWEEPS["finalists"]).decode()
+    table = text[text.index("Finalists, trained again") : text.index('<section id="leaderboard">')]
+    first, second = table.split("<tr>")[2:]
+    assert first.count("–") == 1 and "0.8000" in first, "of one seed there is no spread"
+    assert second.count("–") == 4
+    assert "once all have been trained with the same seeds" in table
+
+
+def test_minimised_metric_is_best_where_it_is_lowest():
+    told = SWEEPS["loss"]
+    (low, *_), high = values.effects("learning_rate", told.cells[:5], "loss"), told.cells[4].scores["loss"]
+    assert low.best < high
+    maximised, minimised = (
+        str(charts.parallel(["learning_rate"], told.cells[:5], metric)).index(charts.WORST_TO_BEST[0])
+        - str(charts.parallel(["learning_rate"], told.cells[:5], metric)).index(charts.WORST_TO_BEST[-1])
+        for metric in ("accuracy", "loss")
+    )
+    assert maximised < 0 < minimised
+    text = sweep.page(told).decode()
+    assert "NaN" not in text[: text.index("<script>")], "which is no JSON"
 
 
 def test_verdict_takes_the_comparison_where_there_is_one():

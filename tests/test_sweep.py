@@ -15,7 +15,7 @@ import pytest
 from pipeline.arguments import load
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.sweep import cells, leaderboard, lock, plan
+from pipeline.sweep import cells, leaderboard, lock, plan, progress
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.order import Rule
 from pipeline.sweep.ranking import Ranking
@@ -158,6 +158,17 @@ def test_grid_proposes_every_cell_once(storage):
     assert states(storage).count("COMPLETE") == 10
 
 
+def test_grid_is_in_the_order_of_optunas_sampler(storage):
+    params = read(SMALL)
+    space = {key: list(values) for key, values in params.sweep.grid.values().items()}
+    study = optuna.create_study(sampler=optuna.samplers.GridSampler(space, seed=params.seed))
+    theirs = []
+    for _ in range(12):
+        trial = study.ask()
+        theirs.append({key: trial.suggest_categorical(key, values) for key, values in space.items()})
+    assert [cell.values for cell in asked(opened(params, storage))] == theirs
+
+
 def test_grid_can_have_all_cells_running(storage):
     params = read(SMALL)
     study = opened(params, storage)
@@ -253,6 +264,35 @@ def test_cell_gone_on_with_has_a_trial_where_the_space_has_it(storage):
     for cell in (inside, outside):
         study.tell(cell, cell.name, 0.5)
     assert [(trial.state.name, trial.params) for trial in trials(storage)] == [("COMPLETE", {"dropout": 0.2})]
+
+
+def test_loss_is_minimised_and_a_loss_that_is_no_number_completes_no_trial(storage):
+    params = read("--sweep.metric=loss", "--sweep.pruner=median", '--sweep.grid={"dropout":[0.1,0.2,0.3]}')
+    study = opened(params, storage)
+    for cell, loss in zip(asked(study, most=3), (0.5, math.nan, 0.2), strict=True):
+        study.report(cell, 1, loss)
+        study.tell(cell, cell.name, loss)
+    (name,) = optuna.get_all_study_names(storage)
+    found = optuna.load_study(study_name=name, storage=storage)
+    assert found.direction == optuna.study.StudyDirection.MINIMIZE
+    assert states(storage) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert found.best_value == 0.2
+    opened(read('--sweep.grid={"dropout":[0.1,0.2,0.3]}'), storage)  # by another metric: another study
+    assert len(optuna.get_all_study_names(storage)) == 2
+
+
+def test_pruner_ends_the_cell_with_the_higher_loss(storage):
+    params = read(
+        "--sweep.metric=loss", "--sweep.pruner=median", '--sweep.grid={"dropout":[0,0.1,0.2,0.3,0.4,0.5]}'
+    )
+    study = opened(params, storage)
+    running = asked(study)
+    for _ in range(WARM_UP_CELLS):
+        cell = next(running)
+        assert ends_after(study, cell, [0.5] * 4) is None
+        study.tell(cell, cell.name, 0.5)
+    assert ends_after(study, next(running), [0.9] * 4) == 1
+    assert ends_after(study, next(running), [0.1] * 4) is None
 
 
 def test_closed_study_has_nothing_running(storage):
@@ -431,6 +471,43 @@ def test_plan_has_a_cell_once_under_two_names():
     for runs in ([old, new], [new, old]):
         planned = plan.of(read(GRID, "--model.dropout=0.5"), runs)
         assert (planned.total, planned.done, planned.open) == (4, [old], [])
+
+
+def test_time_left_counts_the_epochs_of_each_cell(monkeypatch):
+    params = read('--sweep.grid={"epochs":[2,10]}')
+    planned = plan.of(params, [])
+    clock = iter(range(100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    epochs = {Cell({"epochs": count}).key: count for count in (2, 10)}
+    shown = progress.Progress("accuracy", planned, epochs, usual=4)
+    short, long = Cell({"epochs": 2}), Cell({"epochs": 10})
+    shown.started(short, 2)
+    shown.epoch(short, 1)  # one epoch in one second
+    assert shown._seconds_left() == 1 + 10
+    shown.ended(short, 0.5, "")
+    shown.started(long, 10)
+    for epoch in (1, 2, 3):
+        shown.epoch(long, epoch)
+    assert shown._seconds_left() == 7  # four epochs in four looks at the clock
+
+
+def test_epochs_are_those_of_the_cell():
+    params = read("--train.epochs=4", '--sweep.grid={"epochs":[2,9],"dropout":[0.1]}')
+    assert params.epochs_of({"epochs": 9, "dropout": 0.1}) == 9
+    assert params.epochs_of({"dropout": 0.1}) == 4
+    assert params.most_epochs == 9
+    assert read(RANGES, "--sweep.sampler=tpe", "--sweep.n_trials=9").most_epochs == 4
+    tuned = read("--model.name=transfer", '--sweep.grid={"fine_tune_epochs":[0,3],"epochs":[1,2]}')
+    assert tuned.most_epochs == 5
+    assert tuned.epochs_of({"fine_tune_epochs": 3, "epochs": 1}) == 4
+
+
+def test_sampler_that_has_no_more_cells_leaves_none_unsettled():
+    params = read(GRID, "--sweep.sampler=random", "--sweep.n_trials=7")
+    assert plan.of(params, [DONE]).unsettled == 6
+    assert plan.of(params, [DONE], exhausted=True).unsettled == 0
+    assert plan.of(params, [DONE, FAILED], exhausted=True).unsettled == 0
+    assert plan.of(params, [DONE, BROKEN_OFF], exhausted=True).unsettled == 1
 
 
 # The lock
