@@ -120,6 +120,41 @@ def test_sweep_on_a_cluster_of_separate_folders(project: Project, server: Server
     assert "9 cells, 8 done, 1 to train" in again.stdout
 
 
+def test_cluster_without_a_worker_for_a_while(project: Project, server: Server, cluster: Cluster):
+    """A worker that leaves hands its cell on; while there is none, the sweep waits, but not for ever."""
+    one = cluster.worker("one")
+    arguments = (*TINY[:2], '--sweep.grid={"epochs":[60,61]}', f"--sweep.cluster={cluster.address}")
+    process = project.start("sweep", *arguments, MLFLOW_TRACKING_URI=server.uri)
+    text = read_until(process, "epochs trained")
+    with distributed.Client(cluster.address) as client:
+        (address,) = client.nthreads()
+        client.retire_workers([address], close_workers=True)
+    text += read_until(process, "there is no worker; waiting 5 min")
+    kill(one)
+    two = cluster.worker("two")
+    text += read_until(process, "cell 1/2")
+    kill(two)
+    process.send_signal(signal.SIGTERM)
+    text += process.stdout.read()
+    assert process.wait() == 130, text
+
+    result = project.run("sweep", *arguments, "--sweep.worker_wait=1", MLFLOW_TRACKING_URI=server.uri)
+    assert_user_error(result, "has had no worker for 1 s (sweep.worker_wait)", "dask worker")
+    client = MlflowClient(server.uri)
+    (parent,) = client.search_runs(["0"], "tags.step = 'sweep'")
+    assert parent.data.tags["complete"] == "false"
+    assert "test/accuracy" not in parent.data.metrics
+    cluster.worker("three")
+    result = project.run("sweep", *arguments, MLFLOW_TRACKING_URI=server.uri)
+    assert result.returncode == 0, result.stderr
+    runs = client.search_runs(["0"], "tags.step = 'cell'")
+    assert sorted(run.info.run_name for run in runs) == ["epochs_60", "epochs_61"]
+    for run in runs:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
+        assert steps == list(range(1, int(run.data.params["train.epochs"]) + 1))
+    assert client.get_run(parent.info.run_id).data.tags["complete"] == "true"
+
+
 def test_driver_is_killed_while_the_clusters_workers_go_on(
     project: Project, server: Server, cluster: Cluster
 ):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import distributed
 import pytest
 from conftest import (
     ROOT,
@@ -17,7 +18,9 @@ from conftest import (
 from mlflow import MlflowClient
 
 from pipeline.arguments import load
+from pipeline.errors import UserError
 from pipeline.sweep import cluster
+from pipeline.sweep.executors import OnCluster
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +53,37 @@ def test_each_worker_sees_its_gpu_alone(monkeypatch):
     finally:
         executor.close()
     assert sorted(seen.values()) == ["0", "0", "1", "1"]
+
+
+def test_local_cluster_is_closed_to_others_and_outlives_a_dead_worker(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.syspath_prepend(ROOT)
+    executor = cluster.start(load([]).sweep, 1, 1)
+    try:
+        client = executor._client
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        # nobody without this process's certificate
+        for options in ({}, {"security": distributed.Security.temporary()}):
+            with pytest.raises((OSError, TypeError, ValueError)):
+                distributed.Client(address, timeout=3, **options)
+        with pytest.raises(UserError, match="the worker's process died"):
+            executor.call(os._exit, 1)
+        assert executor.call(os.getpid) != os.getpid(), "the nanny has started another one"
+        # of two users of a cluster, one does not end the other's tasks
+        (worker_address,) = client.nthreads()
+        guest = OnCluster(client, worker_wait=1)
+        assert not guest._is_shared(worker_address)
+        other = distributed.Client(address, security=client.security)
+        task = other.submit(distributed.Event("end", client=None).wait, pure=False)
+        while not client.processing()[worker_address]:
+            distributed.Event("end", client=other)
+        assert guest._is_shared(worker_address)
+        distributed.Event("end", client=other).set()
+        task.result()
+        other.close()
+    finally:
+        executor.close()
 
 
 def test_auto_is_what_cores_and_memory_allow(monkeypatch):

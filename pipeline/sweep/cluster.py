@@ -16,6 +16,7 @@ from distributed.system import MEMORY_LIMIT
 import pipeline
 import served_image_classifier
 from pipeline import quiet
+from pipeline.console import duration
 from pipeline.errors import UserError
 from pipeline.machine import cores, gpus
 from pipeline.schema import SweepParams
@@ -26,7 +27,6 @@ MOST_PER_CORE = 4  # workers; more only wait for each other
 WORKER_MEMORY = 2 << 30  # bytes that a worker is taken to need: TensorFlow's one, and a network's another
 LOOPBACK = "127.0.0.1"
 CONNECT = 15  # seconds that a scheduler has to answer
-FIRST_WORKER = 60  # seconds that a cluster has to show a worker
 # What decides whether a cell comes to the same on another machine, and whether it can run there at all.
 PACKAGES = (
     "distributed", "keras", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pydantic",
@@ -134,13 +134,16 @@ def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
             f"sweep.cluster: no Dask scheduler answers at {sweep.cluster} within {CONNECT} s "
             f"({str(error).splitlines()[0]}); start one with `dask scheduler`, or leave sweep.cluster out"
         ) from None
+    wait = duration(sweep.worker_wait)
+    if not client.nthreads():
+        print(f"the scheduler at {sweep.cluster} has no worker; waiting {wait} for one (sweep.worker_wait)")
     try:
-        client.wait_for_workers(1, timeout=FIRST_WORKER)
+        client.wait_for_workers(1, timeout=sweep.worker_wait)
     except TimeoutError:
         client.close()
         raise UserError(
-            f"sweep.cluster: the scheduler at {sweep.cluster} has had no worker for {FIRST_WORKER} s; start "
-            f"some with `dask worker {sweep.cluster}`"
+            f"sweep.cluster: the scheduler at {sweep.cluster} has had no worker for {wait} "
+            f"(sweep.worker_wait); start some with `dask worker {sweep.cluster}`"
         ) from None
     versions = {name: metadata.version(name) for name in PACKAGES}
     if others := _other_modules(client):
