@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 
+import mlflow
 import pytest
 from conftest import ROOT, Project, assert_user_error
 from mlflow import MlflowClient
@@ -123,4 +124,4 @@ def test_parameters_of_a_run_take_todays_credentials(prepared, address, monkeypa
         with pytest.raises(UserError, match=r"has no parameter data.source, .* …: .* another version"):
             runs.params_of(bare, load([], defaults))
     finally:
-        store.use("sqlite:///mlflow.db")
+        mlflow.set_tracking_uri(None)

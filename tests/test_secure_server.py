@@ -75,7 +75,7 @@ def trusted(secure: Server, certificate: Path) -> dict[str, str]:
 def client(trusted: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     for name, value in trusted.items():
         monkeypatch.setenv(name, value)
-    return MlflowClient()
+    return MlflowClient(trusted["MLFLOW_TRACKING_URI"])
 
 
 @pytest.fixture(scope="module")
