@@ -61,8 +61,8 @@ def is_generated(name: str) -> bool:
 
 def _hide_credentials(given: Run) -> None:
     """Mask the credentials that `mlflow run` itself has recorded: its tags; of its parameters, warn."""
-    shown = {key: without_password(value) for key, value in given.data.tags.items()}
-    mlflow.set_tags({key: value for key, value in shown.items() if value != given.data.tags[key]})
+    masked = {key: without_password(value) for key, value in given.data.tags.items()}
+    mlflow.set_tags({key: value for key, value in masked.items() if value != given.data.tags[key]})
     exposed = [key for key, value in given.data.params.items() if without_password(value) != value]
     if exposed:
         warn(
