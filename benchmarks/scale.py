@@ -21,12 +21,14 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from pipeline.machine import cores
@@ -148,28 +150,38 @@ def _cell(one: Mapping | None) -> str:
 
 
 def plot(results: Sequence[Mapping]) -> Figure:
-    """CPU time above and memory below, against the images, one column a number of classes."""
+    """CPU time above and memory below: left against images, of the most classes; right against classes.
+
+    The right side is of the number of images that was measured with the most numbers of classes.
+    """
     finished = [one for one in results if not one["status"]]
-    columns = sorted({one["classes"] for one in finished})
-    figure = Figure(figsize=(4 * len(columns) + 1.6, 6.4), dpi=100, layout="constrained")
-    grid = figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False)
-    for column, classes in enumerate(columns):
+    classes = max(one["classes"] for one in finished)
+    sets = Counter(images for _, images in {(one["classes"], one["images"]) for one in finished})
+    images = max(sets, key=lambda number: (sets[number], number))
+    figure = Figure(figsize=(9.6, 6.4), dpi=100, layout="constrained")
+    grid = figure.subplots(2, 2, sharex="col", sharey="row")
+    for column, (along, fixed, value) in enumerate(
+        (("images", "classes", classes), ("classes", "images", images))
+    ):
         for axes, key, unit in ((grid[0, column], "cpu", 1), (grid[1, column], "bytes", 1e9)):
             for colour, name in zip(COLOURS, STEPS, strict=True):
                 own = sorted(
-                    (one["images"], one[key] / unit)
+                    (one[along], one[key] / unit)
                     for one in finished
-                    if one["classes"] == classes and one["step"] == name
+                    if one[fixed] == value and one["step"] == name
                 )
                 if own:
                     axes.plot(*zip(*own, strict=True), "o-", color=colour, label=name, markersize=4)
             axes.set(xscale="log", yscale="log")
-            axes.grid(color="0.9")
-        grid[0, column].set_title(f"{classes:,} classes", size=10)
-        grid[1, column].set_xlabel("images")
+            axes.grid(color="0.9", which="both")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        grid[0, column].set_title(f"{value:,} {fixed}", size=10)
+        grid[1, column].set_xlabel(along)
     grid[0, 0].set_ylabel("CPU time, s")
     grid[1, 0].set_ylabel("peak memory, GB")
-    figure.legend(*grid[0, -1].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    grid[1, 0].set_yticks([0.25, 0.5, 1, 2])
+    figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 
