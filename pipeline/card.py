@@ -303,8 +303,11 @@ def _victory(place: Place) -> list[str]:
             f"Each was trained again with {victory.seeds} fresh seeds. The means over these rank them; this "
             f"one's is {victory.mean:.4f}{spread} ({what})."
         )
+    test = "McNemar's exact test"
+    if place.metric != "accuracy":
+        test = f"{place.metric}, its difference by its bootstrap standard deviation"
     by = (
-        f"the same {victory.pictures:,} validation pictures (McNemar's exact test, {victory.level:.0%} over "
+        f"the same {victory.pictures:,} validation pictures ({test}, {victory.level:.0%} over "
         "all pairs of cells)"
     ).replace("%", " %")
     if victory.alike:

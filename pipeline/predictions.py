@@ -49,6 +49,25 @@ class Predictions:
         given = probabilities[np.arange(len(labels)), labels]
         return cls(tuple(classes), tuple(names), labels, top, of_top, given, probabilities)
 
+    def in_order(self, names: Sequence[str]) -> "Predictions | None":
+        """The same with its images in the order of these names; None where they are not the same images."""
+        if self.names == tuple(names):
+            return self
+        rows = {name: row for row, name in enumerate(self.names)}
+        if rows.keys() != set(names):
+            return None
+        order = np.array([rows[name] for name in names])
+        whole = None if self.probabilities is None else self.probabilities[order]
+        return Predictions(
+            self.classes,
+            tuple(names),
+            self.labels[order],
+            self.top[order],
+            self.top_probabilities[order],
+            self.label_probabilities[order],
+            whole,
+        )
+
     @property
     def answers(self) -> np.ndarray:
         """(k,) int64, the most probable classes."""

@@ -294,6 +294,22 @@ def test_verdict_names_those_that_cannot_be_told_from_the_winner(experiment):
     assert other["indistinguishable"][0]["p_value"] < 0.001
 
 
+def test_verdict_goes_by_the_metric_that_ranks(experiment):
+    """By macro F1 the second is as good as the first, the third is worse."""
+    order, rng = np.arange(PICTURES), np.random.default_rng(0)
+    ranking = [
+        answered(experiment, dropout, rng.random(PICTURES) < share, order)
+        for dropout, share in ((0.1, 0.9), (0.2, 0.89), (0.3, 0.6))
+    ]
+    for run, score in zip(ranking, (0.9, 0.89, 0.6), strict=True):
+        run.trial.scores["macro_f1"] = score
+    found = verdict.of(as_ranked(ranking, "macro_f1"))
+    assert [entry["run_id"] for entry in found["indistinguishable"]] == [ranking[1].run_id]
+    assert (found["test"], found["metric"], found["compared"]) == ("bootstrap", "macro_f1", 2)
+    said = "by macro_f1 on these 400 pictures (bootstrap, 95 %): dropout_0.2"
+    assert verdict.lines(found)[1].endswith(said)
+
+
 def test_cell_whose_answers_are_gone_or_of_other_names_is_not_compared(experiment):
     order = np.arange(PICTURES)
     ranking = [

@@ -1,7 +1,8 @@
 """Whether a sweep's winner is better than the others, as far as its pictures can tell: verdict.json.
 
-The winner's answers to the validation pictures are compared with those of every other cell, each with its
-first seed, by McNemar's test: by which of them are right, whatever metric ranks the cells.
+The winner's answers to the validation images are compared with those of every other cell, each with its first
+seed, by the metric that ranks the cells: accuracy by McNemar's exact test, any other score by its bootstrap
+standard deviation (`comparison.tail`).
 """
 
 import json
@@ -9,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
-from pipeline import report, significance
+from pipeline import comparison, report, significance
 from pipeline.errors import UserError
+from pipeline.objective import Objective
 from pipeline.predictions import Predictions
 from pipeline.sweep import leaderboard
 from pipeline.sweep.cells import Cell
@@ -43,29 +43,32 @@ def of(ranked: Ranking) -> dict:
     """
     ranking, pictures, metric = ranked.cells, ranked.images, ranked.objective.name
     winner, *others = ranking
+    by_accuracy = metric == "accuracy"
     right = {run.run_id: round(run.trial.scores["accuracy"] * pictures) for run in ranking}
 
     def told(p_value: float, run: CellRun) -> bool:
         """Whether the winner is better than a cell."""
         significant = significance.corrected(p_value, len(ranking)) <= 1 - LEVEL
-        return significant and right[winner.run_id] > right[run.run_id]
+        scores = (one.trial.scores[metric] for one in (winner, run))
+        return significant and ranked.objective.better_than(*scores)
 
-    unsure = [
-        run
-        for run in others
-        if not told(significance.largest_p_value(right[winner.run_id], right[run.run_id], pictures), run)
-    ]
-    disagreements = _disagreements(winner, unsure) if unsure else {}
-    comparable = [run for run in unsure if run.run_id in disagreements]
+    def is_clear(run: CellRun) -> bool:
+        """Whether the numbers of right answers alone tell, whichever images these were."""
+        most = significance.largest_p_value(right[winner.run_id], right[run.run_id], pictures)
+        return by_accuracy and told(most, run)
+
+    unsure = [run for run in others if not is_clear(run)]
+    compared = _compared(ranked.objective, winner, unsure) if unsure else {}
+    comparable = [run for run in unsure if run.run_id in compared]
     entries = []
     for run in comparable:
-        counts = disagreements[run.run_id]
-        p_value = significance.mcnemar(*counts)
+        p_value, *counts = compared[run.run_id]
         if not told(p_value, run):
             entries.append(_entry(run, p_value, len(ranking), *counts))
     return {
         "metric": metric,
         "direction": ranked.objective.direction,
+        "test": "McNemar" if by_accuracy else "bootstrap",
         "level": LEVEL,
         "winner": {"run_id": winner.run_id, "name": Cell(winner.values).name},
         "accuracy": winner.trial.scores["accuracy"],
@@ -113,7 +116,9 @@ def lines(verdict: Mapping[str, Any]) -> list[str]:
     low, high = verdict["interval"]
     found = [f"accuracy of the best: {verdict['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f})"]
     alike, pictures = [entry["name"] for entry in verdict["indistinguishable"]], verdict["pictures"]
-    by = f"on these {pictures:,} pictures (McNemar, {verdict['level']:.0%}".replace("%", " %") + ")"
+    by = f"on these {pictures:,} pictures ({verdict['test']}, {verdict['level']:.0%}".replace("%", " %") + ")"
+    if verdict["metric"] != "accuracy":
+        by = f"by {verdict['metric']} {by}"
     if alike:
         others = "1 other" if len(alike) == 1 else f"{len(alike)} others"
         found.append(f"{others} cannot be told from it {by}: {few(alike)}")
@@ -166,24 +171,29 @@ def _finalist(finalist: Finalist, metric: str, pictures: int) -> dict:
     }
 
 
-def _disagreements(winner: CellRun, others: Sequence[CellRun]) -> dict[str, tuple[int, int]]:
-    """By run id: the images that only the winner has right, and those that only the other has.
+def _compared(
+    objective: Objective, winner: CellRun, others: Sequence[CellRun]
+) -> dict[str, tuple[float, int, int]]:
+    """By run id: the p-value, the images that only the winner has right, and those that only the other has.
 
     Without those whose predictions are gone, or are of images with other names.
     """
     answers = _answers(winner)
 
-    def one(run: CellRun) -> tuple[str, tuple[int, int]] | None:
+    def one(run: CellRun) -> tuple[str, tuple[float, int, int]] | None:
         found = _answers(run)
-        right = None if found is None else _by_name(found, answers.names)
-        if right is None:
+        found = found and found.in_order(answers.names)
+        if found is None:
             return None
-        only_winner, only_other = answers.right & ~right, right & ~answers.right
-        return run.run_id, (int(only_winner.sum()), int(only_other.sum()))
+        only_winner = int((answers.right & ~found.right).sum())
+        only_other = int((found.right & ~answers.right).sum())
+        if objective.name == "accuracy":
+            return run.run_id, (significance.mcnemar(only_winner, only_other), only_winner, only_other)
+        return run.run_id, (comparison.tail(objective, answers, found), only_winner, only_other)
 
     if answers is None:
         return {}
-    with ThreadPoolExecutor(_READERS) as readers:  # each keeps two numbers of what it has read
+    with ThreadPoolExecutor(_READERS) as readers:  # each keeps three numbers of what it has read
         return dict(filter(None, readers.map(one, others)))
 
 
@@ -193,13 +203,3 @@ def _answers(run: CellRun) -> Predictions | None:
     except UserError:
         return None
     return report.read_predictions(content)
-
-
-def _by_name(answers: Predictions, names: Sequence[str]) -> np.ndarray | None:
-    """Whether each of these images is answered right: (k,) bool; None where they are not the same ones."""
-    if answers.names == names:
-        return answers.right
-    rows = {name: row for row, name in enumerate(answers.names)}
-    if rows.keys() != set(names):
-        return None
-    return answers.right[[rows[name] for name in names]]
