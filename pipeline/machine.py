@@ -5,9 +5,14 @@ import os
 import platform
 import re
 import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 
+from pipeline.console import warn
+
 FLOAT32, BFLOAT16, FLOAT16 = "float32", "mixed_bfloat16", "mixed_float16"
+_ASKED_SECONDS = 120  # that TensorFlow has to say which GPUs it can use
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16"}  # of /proc/cpuinfo
 
 
@@ -24,13 +29,44 @@ def description() -> str:
 
 
 def gpus() -> list[str]:
-    """This machine's GPUs that CUDA_VISIBLE_DEVICES leaves, as that variable names them.
+    """The GPUs that TensorFlow can use here, by the names and as far as CUDA_VISIBLE_DEVICES has them.
 
-    Asked of the driver's tool, since importing TensorFlow would take seconds and hold the GPUs.
+    The driver's tool says which there are. Where there are some, TensorFlow itself says how many it can use:
+    none where it lacks CUDA's libraries, which a warning says once.
     """
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
-    return re.findall(r"^GPU (\d+):", _ask("-L"), re.MULTILINE)
+        names = [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+    else:
+        names = re.findall(r"^GPU (\d+):", _ask("-L"), re.MULTILINE)
+    return names[: usable_gpus(len(names))] if names else []
+
+
+@functools.cache
+def usable_gpus(there: int) -> int:
+    """How many GPUs TensorFlow can use, asked in a process of its own: importing it here would hold them.
+
+    Args:
+        there: how many the driver or the user says there are, for the warning.
+    """
+    code = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=_ASKED_SECONDS,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        usable = int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        usable = 0
+    if not usable:
+        wanted = f"'tensorflow[and-cuda]=={metadata.version('tensorflow')}'"
+        warn(
+            f"TensorFlow cannot use the GPUs of this machine ({there}), so networks are trained on the "
+            f"processor; to have it use them: {sys.executable} -m pip install {wanted}"
+        )
+    return usable
 
 
 @functools.cache

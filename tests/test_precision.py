@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline import machine, precision
 from pipeline.checkpoint import Checkpoint
 from pipeline.examples import predict
 from pipeline.machine import BFLOAT16, FLOAT16, FLOAT32
+from pipeline.sweep import cluster
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +35,31 @@ def test_gpus_are_asked_of_their_driver(tmp_path, monkeypatch, capabilities, exp
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine, "usable_gpus", lambda there: there)
     assert machine.precision()[0] == expected
     params, why = precision.decided(read("--model.name=small_resnet"))
     assert params.train.precision == expected and "compute capability" in why
+
+
+def test_gpus_that_tensorflow_cannot_use_are_none(tmp_path, monkeypatch, capsys):
+    """A driver, and TensorFlow without CUDA's libraries, which is what conda.yaml installs: asked for real."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\n[ "$1" = -L ] && echo "GPU 0: one" || echo 9.0\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    machine.usable_gpus.cache_clear()
+    assert machine.gpus() == machine.gpus() == []
+    said = capsys.readouterr().err
+    assert said.count("warning:") == 1
+    assert f"{sys.executable} -m pip install 'tensorflow[and-cuda]=={metadata.version('tensorflow')}'" in said
+    assert "GPU" not in machine.precision()[1]
+    assert cluster.workers(read().sweep) == cluster.workers(
+        read().sweep.model_copy(update={"workers_per_gpu": 9})
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # who names one has none for that
+    assert machine.gpus() == []
+    machine.usable_gpus.cache_clear()
 
 
 @pytest.fixture

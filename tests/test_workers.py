@@ -17,6 +17,7 @@ from conftest import (
 )
 from mlflow import MlflowClient
 
+from pipeline import machine
 from pipeline.arguments import load
 from pipeline.errors import UserError
 from pipeline.sweep import cluster
@@ -44,6 +45,7 @@ def test_workers_far_above_the_cores(project):
 def test_each_worker_sees_its_gpu_alone(monkeypatch):
     """There is none here; what a worker would see is its variable."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(machine, "usable_gpus", lambda there: there)
     monkeypatch.syspath_prepend(ROOT)  # before the code of a served model, which another test may have left
     sweep = load(["--sweep.workers_per_gpu=2"]).sweep
     assert cluster.workers(sweep) == 4

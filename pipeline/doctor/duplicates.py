@@ -41,6 +41,7 @@ _CROPS = (0.025, 0.05)  # parts of the width and height that are cut off
 _COMPARED = 1 << 21  # hashes compared at once: 16 MB
 _CHECKED = 4096  # pairs of thumbnails compared at once: 25 MB
 _DRAWS = 64  # of bits that hashes must agree in
+_MOST_SEEN = 20  # pairs per image after which no further bits are drawn
 _SHARING = 16  # images that agree in a draw of bits, if hashes were evenly spread
 _MOST_SHARING = 256  # with each of which an image is compared at most
 
@@ -200,6 +201,8 @@ def _likely_near(hashes: np.ndarray, others: np.ndarray) -> Iterator[_Block]:
                 seen = np.union1d(seen, found)
                 left, right = np.divmod(found, count)
                 yield left, right, np.bitwise_count(hashes[left] ^ others[right])
+                if len(seen) > _MOST_SEEN * count:  # too alike for pairs to tell anything
+                    return
 
 
 def _sharing(keys: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

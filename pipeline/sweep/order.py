@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Self
 
+from pipeline.errors import UserError
 from pipeline.objective import Objective
 from pipeline.params import Params
 from pipeline.sweep.cells import Cell
@@ -40,9 +41,17 @@ class Rule:
 
     @classmethod
     def read(cls, sweep: Sweep) -> Self:
-        """The rule of a sweep's last start."""
+        """The rule of a sweep's last start.
+
+        Raises:
+            UserError: no sweep of this pipeline made the run.
+        """
         if TAG in sweep.tags:
             return cls(**json.loads(sweep.tags[TAG]))
+        if "sweep.metric" not in sweep.params:
+            raise UserError(
+                f"run {sweep.run_id} has no parameter sweep.metric: no sweep of this pipeline made it"
+            )
         return cls(sweep.params["sweep.metric"], 0, 1, 0)
 
     @property

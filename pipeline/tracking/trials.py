@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
+from mlflow.exceptions import MlflowException
 
 from pipeline.credentials import without_password
 from pipeline.params import section_of
@@ -287,8 +288,13 @@ def fail(run_id: str, reason: str) -> None:
 
 
 def is_deleted(run_id: str) -> bool:
-    """Whether a run was deleted, in the UI perhaps."""
-    return MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED
+    """Whether a run was deleted, in the UI perhaps, and by now even for good."""
+    try:
+        return MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return True
+        raise
 
 
 def interrupt(run_id: str) -> None:
