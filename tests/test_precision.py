@@ -42,7 +42,7 @@ def test_gpus_are_asked_of_their_driver(tmp_path, monkeypatch, capabilities, exp
 
 
 def test_gpus_that_tensorflow_cannot_use_are_none(tmp_path, monkeypatch, capsys):
-    """A driver, and TensorFlow without CUDA's libraries, which is what conda.yaml installs: asked for real."""
+    """A driver, and TensorFlow without CUDA's libraries, as conda.yaml installs it: asked for real."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\n[ "$1" = -L ] && echo "GPU 0: one" || echo 9.0\n')
     tool.chmod(0o755)
@@ -54,9 +54,8 @@ def test_gpus_that_tensorflow_cannot_use_are_none(tmp_path, monkeypatch, capsys)
     assert said.count("warning:") == 1
     assert f"{sys.executable} -m pip install 'tensorflow[and-cuda]=={metadata.version('tensorflow')}'" in said
     assert "GPU" not in machine.precision()[1]
-    assert cluster.workers(read().sweep) == cluster.workers(
-        read().sweep.model_copy(update={"workers_per_gpu": 9})
-    )
+    shared = read("--sweep.workers_per_gpu=9").sweep
+    assert cluster.workers(read().sweep) == cluster.workers(shared)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # who names one has none for that
     assert machine.gpus() == []
     machine.usable_gpus.cache_clear()
