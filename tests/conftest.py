@@ -19,7 +19,10 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model
 from playwright.sync_api import Browser, sync_playwright
+from stores import copy_fresh_stores
 from warm import Forker
+
+copy_fresh_stores()
 
 # Of the run that `mlflow run -e test` has made, in a store that no test uses.
 for _name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
