@@ -193,6 +193,8 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=16, help="seconds between two kills, at most")
     parser.add_argument("--kind", choices=KINDS, default="plain")
     arguments = parser.parse_args()
+    # a shell has processes in the background ignore it, and those that they start as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asked = (*SMALL, *KINDS[arguments.kind])
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         tortured, peaceful = Sweep(Path(one), asked), Sweep(Path(other), asked)
