@@ -10,6 +10,7 @@ import numpy as np
 
 QUANTILE = 1.959963984540054  # of the normal distribution, at 97.5 %
 RESAMPLES = 1000
+_ROUNDING = 1e-14  # relative
 SEED = 0  # of the resamples that pages and cards show
 # By their names in `metrics.Report`: weighted by the classes' images, and each class alike.
 AVERAGES = ("precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1")
@@ -68,6 +69,9 @@ def bootstrap(confusion: np.ndarray, seed: int) -> dict[str, tuple[float, float]
     ends = np.percentile(drawn, (2.5, 97.5), axis=1) - drawn.mean(axis=1)  # (2, 6)
     low = np.clip(estimate[:, 0] + np.minimum(ends[0], 0), 0, 1)
     high = np.clip(estimate[:, 0] + np.maximum(ends[1], 0), 0, 1)
+    # one without width, too, holds a score that was summed in another order
+    flat = (low == high) & (low > 0) & (low < 1)
+    low, high = np.where(flat, low * (1 - _ROUNDING), low), np.where(flat, high * (1 + _ROUNDING), high)
     return dict(zip(AVERAGES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 

@@ -98,7 +98,9 @@ def _unfinished(sweep: Sweep, ranked: Ranking) -> str:
     """The state of a sweep that is not settled, in words."""
     state = "is running, or was killed" if sweep.status == "RUNNING" else "is unfinished"
     total = f" of {int(sweep.metrics['cells/total']):,}" if "cells/total" in sweep.metrics else ""
-    return f"{state} ({len(ranked.cells):,}{total} cells finished)"
+    done, wanted = ranked.repeats
+    again = f", {done:,} of {wanted:,} repeats of its finalists" if wanted else ""
+    return f"{state} ({len(ranked.cells):,}{total} cells finished{again})"
 
 
 def _way_out(sweep: Sweep, ranked: Ranking, key: str) -> str:

@@ -104,7 +104,8 @@ def test_sweep_stopped_amid_its_finalists_has_a_report(project: Project):
     assert "Traceback" not in text and "0 of 2 repeats of the finalists are done" in text
     parent = sweep_run(project)
     assert parent.data.tags["complete"] == "false" and "test/accuracy" not in parent.data.metrics
-    assert "Finalists, trained again" in artifact(parent, "report.html")
+    page = artifact(parent, "report.html")
+    assert "Finalists, trained again" in page and "0 of 2 repeats of the finalists are finished" in page
     result = project.run("report")
     assert (result.returncode, result.stderr) == (0, "")
 

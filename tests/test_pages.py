@@ -159,6 +159,12 @@ def test_finalist_without_repeats_has_dashes():
     assert "once all have been trained with the same seeds" in table
 
 
+def test_sweep_stopped_amid_its_finalists_is_not_the_whole():
+    (said, *_) = asides(replace(SWEEPS["finalists"], repeats=(1, 4)))
+    assert said.startswith("This is not the whole sweep: 1 of 4 repeats of the finalists are finished.")
+    assert not any("whole sweep" in text for text in asides(replace(SWEEPS["finalists"], repeats=(4, 4))))
+
+
 def test_minimised_metric_is_best_where_it_is_lowest():
     told = SWEEPS["loss"]
     (low, *_), high = values.effects("learning_rate", told.cells[:5], "loss"), told.cells[4].scores["loss"]

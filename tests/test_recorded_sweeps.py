@@ -130,6 +130,22 @@ def test_value_typed_otherwise_is_the_same(client):
     assert identity.resumed(params, identity.find(params, "typed")).train.momentum == 0.9
 
 
+def test_sweep_of_a_network_that_is_gone_is_another_study(client):
+    sweep = started(client, read(GRID), "gone")
+    gone = client.create_run(experiment(client), tags=dict(sweep.tags), run_name="sweep")
+    for key, value in read(GRID).flat().items():
+        client.log_param(gone.info.run_id, key, "tiny" if key == "model.name" else runs.as_text(value))
+    assert identity.find(read(GRID), "gone").run_id == sweep.run_id
+
+
+def test_of_two_drivers_that_begin_a_study_at_once_the_older_run_has_it(client):
+    params = read(GRID)
+    first, second = (started(client, params, "at once") for _ in range(2))
+    assert identity.oldest(params, "at once").run_id == first.run_id
+    client.set_tag(second.run_id, "step", "refused")
+    assert identity.find(params, "at once").run_id == first.run_id
+
+
 # Which runs count
 
 
@@ -177,6 +193,9 @@ def test_stored_ranking_is_read_until_another_cell_has_ended(client):
     trained(client, sweep.new_cell("A", '{"learning_rate": 0.01}'), 0.90)
     stored = ranking.Ranking.make(Rule.of(params), sweep.cells(), [], 1, 100, complete=True)
     client.log_text(sweep.run_id, stored.as_json().decode(), ranking.FILE)
+    assert not ranking.of(sweep).complete, "it was started again, and killed before another cell had ended"
+    client.set_tag(sweep.run_id, trials.COMPLETE, "true")
+    sweep = Sweep.of(client.get_run(sweep.run_id))
     assert ranking.of(sweep) == stored
     better = trained(client, sweep.new_cell("B", '{"learning_rate": 0.001}'), 0.95)
     made = ranking.of(sweep)

@@ -182,6 +182,7 @@ class Findings:
         pictures: The data.
         environment: Name and value of what it ran with and on.
         settings: Every parameter of the sweep's run, dotted, as text.
+        repeats: How many of the finalists' repeats are finished, and how many there are to be.
     """
 
     run_id: str
@@ -207,3 +208,4 @@ class Findings:
     pictures: Pictures
     environment: Sequence[tuple[str, str]]
     settings: Mapping[str, str]
+    repeats: tuple[int, int] = (0, 0)

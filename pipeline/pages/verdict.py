@@ -42,6 +42,12 @@ def asides(found: Findings) -> list[str]:
             f"This is not the whole sweep: {len(found.cells)} of {found.total} cells are finished. The same "
             "command goes on with the others."
         )
+    done, wanted = found.repeats
+    if done < wanted and not left:
+        texts.append(
+            f"This is not the whole sweep: {done} of {wanted} repeats of the finalists are finished. "
+            "The same command trains the others."
+        )
     if found.failed:
         what = "1 cell" if len(found.failed) == 1 else f"{len(found.failed)} cells"
         texts.append(f"{what} failed; the reasons stand under the leaderboard.")

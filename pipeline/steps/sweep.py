@@ -59,7 +59,8 @@ def run(params: Params) -> "Ranking | None":
         session.opened(asked, pictures, study) as (params, sweep, fence),
     ):
         ranking = _sweep(params, sweep, fence, pictures, count)
-    print("compare the cells with `mlflow ui`; register the best with `mlflow run . -e register`")
+    if ranking.complete:
+        print("compare the cells with `mlflow ui`; register the best with `mlflow run . -e register`")
     return ranking
 
 
@@ -112,14 +113,15 @@ def _sweep(params: Params, sweep: "Sweep", fence: "Fence", pictures: "Prepared",
         place = Place(executor, _where(params, sweep, pictures), store.uri(), versions)
         ended = session.drive(params, sweep, fence, planned, place)
         fence.check()
-        ranking, is_new = session.record(params, sweep, ended, len(pictures.indices(splits.VALIDATION)))
+        images = len(pictures.indices(splits.VALIDATION))
+        ranking, is_new = session.record(params, sweep, fence, ended, images)
         if ended.failed:  # no worker, no disk, no store: nothing else can be made
             raise ended.failed
         if ranking.cells and ranking.complete:
-            outcome.measure(ranking, pictures, sweep, place)
+            outcome.measure(ranking, pictures, sweep, fence, place)
         if left or is_new or "report.html" not in artifacts.names(sweep.run_id, ""):
-            fence.check()
-            outcome.show(ranking, params, sweep, pictures, place, stopped=not ranking.complete)
+            outcome.show(ranking, sweep, fence, pictures, place)
+        fence.check()  # before the run is closed
         session.conclude(ranking, ended)
     return ranking
 

@@ -97,6 +97,7 @@ def gather(run_id: str, ranking: Ranking, pictures: Prepared | str, exhibits: Ex
         exhibits=exhibits,
         pictures=_pictures(run_id, settings, sweep.metrics, pictures),
         environment=_environment(sweep.tags, settings, cells, exhibits),
+        repeats=ranking.repeats,
         settings={key: without_password(value) for key, value in sorted(settings.items())},
     )
 

@@ -56,6 +56,11 @@ def find(params: Params, data_digest: str) -> Sweep | None:
     return sweep
 
 
+def oldest(params: Params, data_digest: str) -> Sweep | None:
+    """The sweep of the study whose run is the oldest, of whatever generation; None where there is none."""
+    return next((sweep for sweep in trials.sweeps(data_digest) if _is_same(params, sweep)), None)
+
+
 def resumed(params: Params, sweep: Sweep) -> Params:
     """The parameters with a study's own under `model` and `train`, the resolved precision among them."""
     return params.with_values(_logged(sweep, params))
@@ -78,7 +83,10 @@ def _is_same(params: Params, sweep: Sweep) -> bool:
     if sweep.params.get("seed") != str(params.seed):
         return False
     free = _swept(params) & _swept_of(sweep)
-    before = _logged(sweep, params)
+    try:
+        before = _logged(sweep, params)
+    except UserError:  # of a network, or with values, that this version does not have
+        return False
 
     def is_same(key: str, value: Any) -> bool:
         asked = sweep.tags.get(PRECISION) if key == "train.precision" else None

@@ -13,15 +13,17 @@ from pipeline.sweep import leaderboard, verdict, worker
 from pipeline.sweep import ranking as ranked
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.driver import Place
+from pipeline.sweep.lock import Fence
 from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import StoreError, artifacts, runs, store
 from pipeline.tracking.trials import Sweep
 
 
-def record(ranking: Ranking, params: Params) -> None:
+def record(ranking: Ranking, params: Params, fence: Fence) -> None:
     """Log the ranking, and how sure it is, to the sweep's run, and print them; a cell or more is finished."""
     table = leaderboard.Table(ranking, params)
     found = verdict.of(ranking)
+    fence.check()
     artifacts.log_files(
         {
             ranked.FILE: ranking.as_json(),
@@ -38,11 +40,11 @@ def record(ranking: Ranking, params: Params) -> None:
     print("\n".join(verdict.lines(found)))
 
 
-def measure(ranking: Ranking, pictures: Prepared, sweep: Sweep, place: Place) -> None:
+def measure(ranking: Ranking, pictures: Prepared, sweep: Sweep, fence: Fence, place: Place) -> None:
     """Measure the winner on the test split, where it has not been, and say which it is.
 
     Raises:
-        UserError: where cells run, it cannot be done.
+        UserError: where cells run, it cannot be done; or the sweep is another driver's by now.
     """
     winner, metric = ranking.winner, ranking.objective.name
     name = Cell(winner.values).name
@@ -52,17 +54,25 @@ def measure(ranking: Ranking, pictures: Prepared, sweep: Sweep, place: Place) ->
         if tested and f"test/{metric}" in sweep.metrics:
             measured = {key: sweep.metrics[f"test/{key}"] for key in ("accuracy", "f1")}
         else:
+            fence.check()
+            if "tested_run_id" in sweep.tags:  # of an earlier winner, whose scores are overwritten now
+                runs.delete_tag("tested_run_id", sweep.run_id)
             measured = place.executor.call(
-                worker.evaluate_winner, sweep.run_id, winner.run_id, name, place.store, place.images
+                worker.evaluate_winner,
+                sweep.run_id,
+                winner.run_id,
+                name,
+                place.store,
+                place.images,
+                fence.token,
             )
+            fence.check()
             runs.set_tags({"tested_run_id": winner.run_id})
         scores += f", test accuracy {measured['accuracy']:.4f}, test F1 {measured['f1']:.4f}"
     print(styled(f"best: {name} ({scores}), run {winner.run_id}", BOLD, sys.stdout))
 
 
-def show(
-    ranking: Ranking, params: Params, sweep: Sweep, pictures: Prepared, place: Place, stopped: bool
-) -> None:
+def show(ranking: Ranking, sweep: Sweep, fence: Fence, pictures: Prepared, place: Place) -> None:
     """Log the sweep's page to its run, and say where it is; the results stand without it."""
     # charts and what they need are imported when cells no longer train
     from pipeline.pages import sweep as page
@@ -71,9 +81,10 @@ def show(
 
     bundling = threading.Thread(target=page.bundle)  # while a worker draws heat maps
     bundling.start()
+    fence.check()
     runs.set_tags({"machine": machine.description()})
     try:
-        if stopped or not ranking.cells:  # whoever stops it does not want to wait
+        if not (ranking.complete and ranking.cells):  # whoever stops it does not want to wait
             exhibits = Exhibits.none(
                 "A sweep that was stopped shows none; to have them: mlflow run . -e report"
             )
@@ -85,5 +96,7 @@ def show(
         print(f"there is no report: {reason}; `mlflow run . -e report` makes it", flush=True)
         return
     bundling.join()
-    artifacts.log_files({"report.html": page.page(found)})
+    content = page.page(found)
+    fence.check()
+    artifacts.log_files({"report.html": content})
     print(f"report: {artifacts.place_of(sweep.run_id, 'report.html')}")

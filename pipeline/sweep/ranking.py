@@ -16,7 +16,7 @@ score. A number that is not finite is null.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from pipeline.errors import UserError
@@ -104,6 +104,11 @@ class Ranking:
         """Whether means over fresh seeds rank the finalists."""
         return bool(finalists.means(self.finalists, self.rule.metric))
 
+    @property
+    def repeats(self) -> tuple[int, int]:
+        """How many of the finalists' repeats are finished, and how many there are to be."""
+        return sum(len(one.seeds) for one in self.finalists), len(self.finalists) * self.rule.repeats
+
     def value(self, cell: CellRun) -> float:
         """What ranks a cell: a finalist's mean over fresh seeds, else the score of its one seed."""
         means = finalists.means(self.finalists, self.rule.metric)
@@ -188,9 +193,10 @@ def of(sweep: Sweep) -> Ranking:
     """
     cells, repeats = _distinct(sweep), sweep.finalists()
     rule, found = Rule.read(sweep), stored(sweep.run_id)
-    if found is not None and found.rule == rule and _same_runs(found, cells, repeats):
-        return found
     total = max(int(sweep.metrics.get("cells/total", 0)), len(cells))
+    if found is not None and found.rule == rule and _same_runs(found, cells, repeats):
+        # a sweep that is extended, and was killed before a new cell had ended
+        return replace(found, complete=found.complete and sweep.complete, total=max(found.total, total))
     images = int(sweep.metrics.get("pictures/validation", 0))
     return Ranking.make(rule, cells, repeats, total, images, complete=False)
 

@@ -96,8 +96,24 @@ def opened(asked: Params, pictures: Prepared, study: str) -> Iterator[tuple[Para
     with runs.run("sweep", params, about | known | Rule.of(params).tags) as run_id:
         sweep = Sweep.of(runs.get(run_id))
         with _fenced(sweep) as fence:
+            _refuse_second(asked, pictures, run_id)
             artifacts.log_prepared(pictures, params.data.source)
             yield params, sweep, fence
+
+
+def _refuse_second(asked: Params, pictures: Prepared, run_id: str) -> None:
+    """Leave a study to the driver whose run is older, where two have begun it at once.
+
+    Raises:
+        UserError: this one's run is the younger; it is none of a sweep any more.
+    """
+    first = None if asked.sweep.fresh else identity.oldest(asked, pictures.digest)
+    if first and first.run_id != run_id:
+        runs.set_tags({"step": "refused"})
+        raise UserError(
+            f"another sweep has just begun this study in run {first.run_id}; wait for it, or stop it, and "
+            "run the same command again"
+        )
 
 
 @contextmanager
@@ -113,6 +129,7 @@ def _fenced(sweep: Sweep) -> Iterator[Fence]:
 def drive(params: Params, sweep: Sweep, fence: Fence, planned: Plan, place: Place) -> Ended:
     """Run the cells, then the finalists again; returns what is done of both, and how it ended."""
     start, objective = time.monotonic(), Objective(params.sweep.metric)
+    runs.log_metrics({"cells/total": planned.total})  # known, whatever is killed from here on
     study = studies.Study(
         sweep.study,
         params.sweep,
@@ -154,12 +171,13 @@ def drive(params: Params, sweep: Sweep, fence: Fence, planned: Plan, place: Plac
     return Ended(planned, again, out_of_time, interrupted, failed)
 
 
-def record(params: Params, sweep: Sweep, ended: Ended, images: int) -> tuple[Ranking, bool]:
+def record(params: Params, sweep: Sweep, fence: Fence, ended: Ended, images: int) -> tuple[Ranking, bool]:
     """Rank the cells once, and log the ranking and the counts to the sweep's run.
 
     Args:
         params: those in force.
         sweep: its run, open.
+        fence: keeps other drivers out.
         ended: how driving ended.
         images: of the validation split.
 
@@ -179,6 +197,7 @@ def record(params: Params, sweep: Sweep, ended: Ended, images: int) -> tuple[Ran
     is_new = (
         before is None or before.as_json() != ranking.as_json()
     )  # which NaN does not keep from being equal
+    fence.check()
     runs.log_metrics(
         {
             "cells/total": planned.total,
@@ -188,7 +207,8 @@ def record(params: Params, sweep: Sweep, ended: Ended, images: int) -> tuple[Ran
         }
     )
     if ranking.cells:
-        outcome.record(ranking, params)
+        outcome.record(ranking, params, fence)
+    fence.check()
     runs.set_tags({trials.COMPLETE: "true" if ranking.complete else "false"})
     return ranking, is_new
 
@@ -222,6 +242,8 @@ def print_plan(asked: Params, data_digest: str) -> None:
     """Print the cells of the sweep that parameters ask for, and what is done; trains and records nothing."""
     sweep = None if asked.sweep.fresh else identity.find(asked, data_digest)
     params = identity.resumed(asked, sweep) if sweep else asked
+    if sweep:
+        Ranking.make(Rule.of(params), sweep.cells(), [], 0, 0, False)  # whether it can be ranked
     planned = plan.of(params, sweep.cells() if sweep else [])
     objective = Objective(params.sweep.metric)
 

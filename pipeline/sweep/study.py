@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,10 @@ class Study:
         trial = self._trials.pop(cell.key, None)
         if trial is None:
             return
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver has ended it
+            self._tell(trial, run_id, value, pruned)
+
+    def _tell(self, trial: optuna.Trial, run_id: str, value: float | None, pruned: bool) -> None:
         trial.set_user_attr("run_id", run_id)
         if pruned:
             self._study.tell(trial, state=TrialState.PRUNED)

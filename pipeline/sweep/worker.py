@@ -141,11 +141,24 @@ def run_cell(task: Task, emit: Callable[[dict], None] | None = None) -> dict[str
         _one_at_a_time.release()
 
 
-def evaluate_winner(sweep_run_id: str, winner_run_id: str, name: str, store: str, pictures: Mapping) -> dict:
+def evaluate_winner(
+    sweep_run_id: str, winner_run_id: str, name: str, store: str, pictures: Mapping, token: str
+) -> dict:
     """Measure a sweep's best model on the test split, and record that in the sweep's run.
+
+    Args:
+        sweep_run_id: of the sweep's run.
+        winner_run_id: of the best cell's run.
+        name: the best cell's.
+        store: MLflow's tracking URI.
+        pictures: as in `Task`.
+        token: the driver's.
 
     Returns:
         Its scores on the test split.
+
+    Raises:
+        TakenOver: another driver has the sweep by now; nothing is recorded.
     """
     _connect(store)
     from pipeline.quiet import importing_tensorflow
@@ -153,12 +166,15 @@ def evaluate_winner(sweep_run_id: str, winner_run_id: str, name: str, store: str
     with importing_tensorflow():
         from pipeline import evaluation
         from pipeline.data import splits
-        from pipeline.sweep import supply
+        from pipeline.errors import TakenOver
+        from pipeline.sweep import lock, supply
         from pipeline.tracking import models
 
         prepared = supply.opened(pictures)
     model = models.load(models.of_run(winner_run_id))
     result = evaluation.evaluate(model, prepared, splits.TEST)
+    if lock.token_of(sweep_run_id) != token:
+        raise TakenOver("another driver has taken the sweep over while the test split was measured")
     evaluation.record(result, prepared, splits.TEST, f"{name}, test split", sweep_run_id)
     return result.report.scores()
 

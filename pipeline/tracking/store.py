@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -37,6 +38,7 @@ SERVER_TIMEOUT = 10  # seconds to answer the first request, unless MLFLOW_HTTP_R
 MODELS_SINCE = "3"  # the first MLflow version with logged models
 # What MLflow says of an experiment that it cannot use; other errors are of the store as a whole.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
+_MADE_SECONDS = 3  # in which another command has made the tables of a new local store
 _PROBE = "/api/2.0/mlflow/experiments/search"  # needs the same rights as what follows; /health needs none
 
 
@@ -59,7 +61,7 @@ def connect(logs_models: bool = False) -> None:
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     try:
-        MlflowClient().search_experiments(max_results=1)
+        _open(uri)
     except (MlflowException, SQLAlchemyError) as error:
         raise UserError(f"the tracking store {shown(uri)} cannot be used: {first_line(error)}") from None
     experiment = _checked_experiment()
@@ -70,6 +72,18 @@ def connect(logs_models: bool = False) -> None:
     MLFLOW_EXPERIMENT_ID.set(experiment)
     if logs_models:
         _check_logged_models(uri, experiment)
+
+
+def _open(uri: str) -> None:
+    """Ask the store for something; a local one is made by this, or by another command at the same time."""
+    client = MlflowClient()
+    try:
+        client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError):
+        if not uri.startswith("sqlite:"):
+            raise
+        time.sleep(_MADE_SECONDS)
+        client.search_experiments(max_results=1)
 
 
 def use(uri: str) -> None:
