@@ -12,11 +12,6 @@ import optuna
 import pytest
 from conftest import ROOT, Project, cell_runs, leaderboard, predictions, sweep_run
 
-from pipeline.arguments import load
-from pipeline.errors import UserError
-from pipeline.sweep import plan
-from pipeline.tracking.trials import CellRun, Trial
-
 CELLS = 3
 
 
@@ -45,9 +40,8 @@ def add(root: Path, file: str, within: str, lines: str) -> None:
 def added(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of the project with all three, in which a sweep has used them."""
     project = Project(tmp_path_factory.mktemp("added"))
-    shutil.copytree(
-        ROOT / "pipeline", project.path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for package in ("pipeline", "served_image_classifier"):
+        shutil.copytree(ROOT / package, project.path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", project.path)
     for block in blocks():
         add(project.path, *block)
@@ -97,13 +91,6 @@ def test_added_metric_is_recorded_and_ranks(added):
     assert "test/mcc" in parent.data.metrics
     ranked = [cell_runs(added)[row["name"]].data.metrics["report/mcc"] for row in leaderboard(parent)]
     assert ranked == sorted(ranked, reverse=True) and len(ranked) == CELLS
-
-
-def test_cells_from_before_a_metric_are_not_ranked_by_it():
-    params = load([], ROOT / "params.yaml")
-    trial = Trial("a" * 32, {"f1": 0.5}, val_loss=0.1, best_epoch=1, epochs=1, diverged=False, pruned=False)
-    with pytest.raises(UserError, match="got accuracy, which 1 finished cell of this study lacked"):
-        plan.of(params, [CellRun(trial.run_id, {"learning_rate": 0.01}, "FINISHED", trial, "")])
 
 
 def test_added_sampler_draws(added):
