@@ -8,6 +8,7 @@ import os
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -17,7 +18,9 @@ from pipeline import machine, precision
 from pipeline.arguments import load
 from pipeline.errors import TakenOver, UserError
 from pipeline.params import Params
-from pipeline.sweep import identity, lock, ranking
+from pipeline.sweep import identity, lock, outcome, ranking
+from pipeline.sweep.driver import Place
+from pipeline.sweep.executors import Here
 from pipeline.sweep.order import Rule
 from pipeline.tracking import runs, trials
 from pipeline.tracking.trials import Sweep
@@ -320,6 +323,38 @@ def test_dead_process_of_this_machine_makes_room_at_once(client, run_id):
     dead = tag(client, run_id) | {"pid": os.getppid(), "started": "0"}  # the number is another process's now
     client.set_tag(run_id, lock.TAG, json.dumps(dead))
     lock.Fence(run_id, "study", beat=SILENT, watch=600).release()
+
+
+def test_ranking_is_not_recorded_where_another_driver_has_the_sweep(client, elsewhere):
+    params = read(GRID)
+    sweep = started(client, params, "recorded")
+    trained(client, sweep.new_cell("A", '{"learning_rate": 0.01}'), 0.9)
+    made = ranking.Ranking.make(Rule.of(params), sweep.cells(), [], 1, 100, complete=True)
+    ours = elsewhere(lambda: lock.Fence(sweep.run_id, "study", beat=SILENT))
+    theirs = lock.Fence(sweep.run_id, "study", beat=SILENT, watch=0.05)
+    with pytest.raises(TakenOver):
+        outcome.record(made, params, ours)
+    assert ranking.stored(sweep.run_id) is None
+    theirs.release()
+
+
+def test_scores_of_an_earlier_winner_lose_its_name_before_they_are_overwritten(client):
+    """What is killed while the new winner is measured leaves scores that are nobody's."""
+    params = read(GRID)
+    sweep = started(client, params, "measured")
+    winner = trained(client, sweep.new_cell("A", '{"learning_rate": 0.01}'), 0.9)
+    client.set_tag(sweep.run_id, "tested_run_id", "the winner before")
+    sweep = Sweep.of(client.get_run(sweep.run_id))
+    made = ranking.Ranking.make(Rule.of(params), sweep.cells(), [], 1, 100, complete=True)
+    fence = lock.Fence(sweep.run_id, "study", beat=SILENT)
+    gone = {"path": "/nowhere", "digest": "x", "cache": "/nowhere", "run_id": ""}
+    place = Place(Here(), gone, mlflow.get_tracking_uri(), {})
+    images = SimpleNamespace(indices=lambda split: [0])  # there is a test split
+    with pytest.raises(UserError, match="prepared pictures in /nowhere"):
+        outcome.measure(made, images, sweep, fence, place)
+    assert "tested_run_id" not in client.get_run(sweep.run_id).data.tags
+    assert trials.tested_in(winner) is None
+    fence.release()
 
 
 @pytest.mark.parametrize("folder", ["file", "missing/../file"])
