@@ -1,5 +1,6 @@
 """The networks: shapes, seeds, what is frozen, features that are kept, and what is said of a bad backbone."""
 
+import threading
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from keras import layers
 
 from pipeline import features, models, saliency, training
 from pipeline.arguments import load
+from pipeline.data import workplace
 from pipeline.errors import UserError
 from pipeline.examples import Batches, Examples, predict
 from pipeline.models import backbones
@@ -387,6 +389,29 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
     file = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     assert "the ImageNet weights of VGG16 cannot be downloaded: https://" in text
     assert f"put it at {tmp_path}/models/{file}" in text
+
+
+def test_weights_that_are_there_are_loaded_without_waiting(tmp_path, monkeypatch, capsys):
+    """Workers that build the same network do not wait for each other; nothing is downloaded."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # read when Keras is imported
+    folder = tmp_path / "models"
+    folder.mkdir()
+    fresh = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
+    fresh.save(folder / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5")
+
+    def built() -> np.ndarray:
+        network = build("--model.name=transfer", "--model.backbone=MobileNetV2", size=96)
+        return network.get_layer(backbones.BACKBONE).get_weights()[0]
+
+    first, found = built(), []
+    with workplace.alone(folder, "holding the lock"):
+        waiting = threading.Thread(target=lambda: found.append(built()), daemon=True)
+        waiting.start()
+        waiting.join(120)
+    assert len(found) == 1 and (found[0] == first).all()
+    assert "another process" not in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not LITE.exists(), reason=f"{LITE} is not there")

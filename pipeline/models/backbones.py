@@ -4,6 +4,7 @@ What is built on one has a layer called `FEATURES`: what comes before it can be 
 computed once; what comes behind it is the head.
 """
 
+import functools
 import inspect
 import os
 import re
@@ -79,11 +80,23 @@ def build(
 def _from_applications(
     name: str, function: Callable, weights: str, input_shape: tuple[int, int, int]
 ) -> keras.Model:
+    build = functools.partial(function, include_top=False, input_shape=input_shape)
+    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    fetched = folder / f".{name}-{input_shape[0]}"  # made once the weights are there, for this size
+    if weights == "imagenet" and fetched.exists():
+        with _download_errors(name, folder):
+            return build(weights=weights)
     with _told(f"model.backbone: {name} cannot take pictures of {input_shape[0]} px"):
-        backbone = function(include_top=False, weights=None, input_shape=input_shape)
+        backbone = build(weights=None)
     if weights == "imagenet":
-        with _downloading(name):
-            return function(include_top=False, weights=weights, input_shape=input_shape)
+        with _download_errors(name, folder):
+            # one process at a time, since Keras downloads to the very place it looks in
+            with workplace.alone(folder, f"fetching the weights of {name}"):
+                if not fetched.exists():
+                    backbone = build(weights=weights)
+                    fetched.touch()
+                    return backbone
+            return build(weights=weights)
     if weights != "none":
         _load_weights(backbone, weights, name)
     return backbone
@@ -144,12 +157,10 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _downloading(name: str) -> Iterator[None]:
-    """Let one process at a time look for weights, since Keras downloads to the very place it looks in."""
-    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+def _download_errors(name: str, folder: Path) -> Iterator[None]:
+    """Say in one line why Keras's own weights of a network are not to be had in its folder."""
     try:
-        with workplace.alone(folder, f"fetching the weights of {name}"):
-            yield
+        yield
     # Keras raises a bare Exception where it cannot download, and ValueError where the file is damaged
     except Exception as error:
         if isinstance(error, UserError):
