@@ -102,6 +102,7 @@ def fitting(sweep_run_id: str, ranked: Ranking) -> dict | None:
     again = [[one.cell.run_id, list(one.seeds)] for one in ranked.finalists]
     if (
         found
+        and "test" in found  # of this version
         and found["winner"]["run_id"] == ranked.winner.run_id
         and found["metric"] == ranked.objective.name
         and found["cells"] == len(ranked.cells)
