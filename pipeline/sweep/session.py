@@ -160,14 +160,19 @@ def drive(params: Params, sweep: Sweep, fence: Fence, planned: Plan, place: Plac
         out_of_time |= driver.out_of_time
         return driver.exhausted
 
-    exhausted = run(planned, lambda cell: sweep.new_cell(cell.name, cell.key))
+    exhausted = False
+    try:
+        exhausted = run(planned, lambda cell: sweep.new_cell(cell.name, cell.key))
+        planned = plan.of(params, sweep.cells(), exhausted)
+        again = finalists.planned(params, planned.done, sweep.finalists())
+        if again.total > len(again.done) and planned.unsettled == 0 and not (interrupted or failed):
+            print(finalists.announcement(params), flush=True)
+            of = finalists.originals(params, planned.done)
+            run(again, lambda cell: sweep.new_finalist(cell.name, cell.key, of[cell]))
+    except KeyboardInterrupt:  # while no driver takes signals
+        interrupted = Interrupted("stopped; the same command goes on where the cells were left")
     planned = plan.of(params, sweep.cells(), exhausted)
     again = finalists.planned(params, planned.done, sweep.finalists())
-    if again.total > len(again.done) and planned.unsettled == 0 and not (interrupted or failed):
-        print(finalists.announcement(params), flush=True)
-        of = finalists.originals(params, planned.done)
-        run(again, lambda cell: sweep.new_finalist(cell.name, cell.key, of[cell]))
-        again = finalists.planned(params, planned.done, sweep.finalists())
     return Ended(planned, again, out_of_time, interrupted, failed)
 
 
