@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of the alias.
+    """Whether the alias moves, and why.
 
     Attributes:
         takes: The newcomer gets it.

@@ -208,18 +208,18 @@ def predicted_classes(probabilities: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(probabilities).all(axis=1), np.argmax(probabilities, axis=1), 0)
 
 
-def surest_mistakes(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The rows of the pictures that are predicted wrong, the surest first, equals in order: (k,) int.
+def most_confident_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The rows of the images that are predicted wrong, the most confident first, equals in order: (k,) int.
 
     Args:
         labels: (n,) int.
         probabilities: (n, num_classes) float; pictures with some that are not finite come last.
     """
-    return surest(labels, predicted_classes(probabilities), probabilities.max(axis=1))
+    return by_confidence(labels, predicted_classes(probabilities), probabilities.max(axis=1))
 
 
-def surest(labels: np.ndarray, answers: np.ndarray, confidences: np.ndarray) -> np.ndarray:
-    """The rows of the wrong answers, the surest first, equals in order: (k,) int.
+def by_confidence(labels: np.ndarray, answers: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+    """The rows of the wrong answers, the most confident first, equals in order: (k,) int.
 
     Args:
         labels: (n,) int.

@@ -84,8 +84,8 @@ class Predictions:
         return bool(np.isfinite(self.top_probabilities).all())
 
     def mistakes(self) -> np.ndarray:
-        """The rows that are predicted wrong, the surest first: (j,) int64; see `metrics.surest`."""
-        return metrics.surest(self.labels, self.answers, self.top_probabilities[:, 0])
+        """The rows predicted wrong, the most confident first: (j,) int64; see `metrics.by_confidence`."""
+        return metrics.by_confidence(self.labels, self.answers, self.top_probabilities[:, 0])
 
     def least_certain(self) -> np.ndarray:
         """The rows whose two most probable classes are nearest to each other, those first: (k,) int64."""

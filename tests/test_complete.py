@@ -140,9 +140,9 @@ def assert_one_winner(project: Project, metric: str) -> None:
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory) -> Path:
-    """A folder of 60 drawn cats and 12 drawn dogs."""
+    """A folder of 300 drawn cats and 40 drawn dogs."""
     folder = tmp_path_factory.mktemp("uneven")
-    for name, count in zip(sample.CLASSES, (60, 12), strict=True):
+    for name, count in zip(sample.CLASSES, (300, 40), strict=True):
         (folder / name).mkdir()
         for number in range(count):
             image: Image.Image = sample.draw(name, number).resize((24, 24))

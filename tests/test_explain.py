@@ -75,7 +75,7 @@ def test_folder_of_pictures(trained, client, training):
             assert len(np.unique(np.asarray(image.convert("L")))) > 50
 
 
-def test_surest_mistakes_on_the_validation_split(trained, client, training):
+def test_most_confident_errors_on_the_validation_split(trained, client, training):
     """Without a source; which they are is read off the training's own list of predictions."""
     folder = Path(training.info.artifact_uri.removeprefix("file://"), "report")
     wrong = [row for row in predictions(folder) if row["label"] != row["prediction"]]

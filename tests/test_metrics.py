@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import classification_report, roc_auc_score
 
 from pipeline import metrics
-from pipeline.metrics import diverged, report, surest_mistakes
+from pipeline.metrics import diverged, most_confident_errors, report
 
 # Three classes; predicted 0 0 1 | 1 2 | 2, so class 0 has 2 of 3, class 1 has 1 of 2, class 2 has 1 of 1.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -173,14 +173,14 @@ def test_import_leaves_scikit_learn_alone():
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
 
 
-def test_surest_mistakes_come_first_and_equals_in_order():
+def test_most_confident_errors_come_first_and_equals_in_order():
     nan = float("nan")
     probabilities = np.array(
         [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4], [nan, nan], [0.1, 0.9]]
     )
     labels = np.array([0, 0, 0, 1, 1, 1, 1])
-    assert surest_mistakes(labels, probabilities).tolist() == [3, 2, 1, 4, 5]
-    assert surest_mistakes(np.array([0, 1]), probabilities[:2]).tolist() == []
+    assert most_confident_errors(labels, probabilities).tolist() == [3, 2, 1, 4, 5]
+    assert most_confident_errors(np.array([0, 1]), probabilities[:2]).tolist() == []
 
 
 @pytest.mark.parametrize(

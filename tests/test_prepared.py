@@ -239,7 +239,7 @@ def test_too_many_rejected(tmp_path):
     listed = Path(data.cache) / "rejected.csv"
     assert str(raised.value) == (
         "more pictures cannot be used than data.max_rejected=0.1 allows: 3 pictures left out, listed in "
-        f"{listed}: 1 empty file, 1 not a picture, 1 no label; mend or remove them, or raise "
+        f"{listed}: 1 empty file, 1 not a picture, 1 no label; fix or remove them, or raise "
         "data.max_rejected"
     )
     assert [row[0] for row in rows(listed)] == ["name", "cat/3.png", "dog/7.png", "stray.png"]

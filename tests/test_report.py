@@ -58,7 +58,7 @@ def test_predictions_of_many_classes_keep_the_five_most_probable():
     )
     np.testing.assert_array_equal(got.label_probabilities[:5], probabilities[range(5), labels[:5]])
     assert np.isnan(got.top_probabilities[5]).all()
-    assert got.mistakes().tolist() == metrics.surest_mistakes(labels, probabilities).tolist()
+    assert got.mistakes().tolist() == metrics.most_confident_errors(labels, probabilities).tolist()
 
 
 def test_predictions_are_a_table_that_pandas_reads():

@@ -265,7 +265,7 @@ def _disk_problem(error: OSError, remote: Remote, entry: Entry) -> str:
     folder, shown = entry.path.parent, without_password(remote.url)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no room in {folder} for {shown}; {_progress(entry)}; make room first"
-    return f"cannot keep {shown} in {folder}: {error}; mend that folder, or use another"
+    return f"cannot keep {shown} in {folder}: {error}; fix that folder, or use another"
 
 
 def _root(error: BaseException) -> str:

@@ -214,5 +214,5 @@ def _too_many(rejected: Sequence[Rejection], source: Source, drawn: int, most: f
 def _too_many_text(most: float, rejected: Sequence[Rejection], listed: Path) -> str:
     return (
         f"more pictures cannot be used than data.max_rejected={most} allows: "
-        f"{summary.left_out(rejected, listed)}; mend or remove them, or raise data.max_rejected"
+        f"{summary.left_out(rejected, listed)}; fix or remove them, or raise data.max_rejected"
     )

@@ -50,14 +50,14 @@ def command(
             run(params)
         except STORE_ERRORS as error:
             raise UserError(
-                f"the tracking store failed: {store.first_line(error)}; mend that and run the same command "
+                f"the tracking store failed: {store.first_line(error)}; fix that and run the same command "
                 "again"
             ) from error
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
                 raise
             place = f": {error.filename}" if error.filename else ""
-            raise UserError(f"{error.strerror}{place}; mend that and run the same command again") from error
+            raise UserError(f"{error.strerror}{place}; fix that and run the same command again") from error
     except UserError as error:
         if quiet.debugging():
             _print_causes(error)

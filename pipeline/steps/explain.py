@@ -144,13 +144,13 @@ def _prepared(params: Params, known: "Known") -> "Prepared":
 
 
 def _mistaken(params: Params, pictures: "Prepared", model: "Loaded") -> _Pictures:
-    """The validation pictures that a model gets wrong, the surest first."""
+    """The validation images that a model gets wrong, the most confident first."""
     from pipeline import evaluation
     from pipeline.data import splits
-    from pipeline.metrics import surest_mistakes
+    from pipeline.metrics import most_confident_errors
 
     result = evaluation.evaluate(model, pictures, splits.VALIDATION)
-    wrong = surest_mistakes(result.labels, result.probabilities)
+    wrong = most_confident_errors(result.labels, result.probabilities)
     if not len(wrong):
         raise UserError(
             f"the model makes no mistake on the {len(result.labels):,} validation pictures; name others with "

@@ -183,7 +183,7 @@ def _open(name: str, storage: str, pruner: optuna.pruners.BasePruner, direction:
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
         raise UserError(
             f"sweep.storage: the study's database {without_password(storage)} cannot be used: "
-            f"{str(error).splitlines()[0]}; mend it, or name another: what is done is read from the runs"
+            f"{str(error).splitlines()[0]}; fix it, or name another: what is done is read from the runs"
         ) from None
 
 
