@@ -35,8 +35,8 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 import keras
 from pipeline import models
-from pipeline.arguments import load
-from pipeline.data.prepared import prepare
+from pipeline.config.command_line import load
+from pipeline.dataset.prepare import prepare
 params = load(sys.argv[1:])
 prepared = prepare(params.data, params.seed)
 arrays = []

@@ -2,7 +2,7 @@
 
     python -m benchmarks.cells --cells 2000
 
-Each cell trains one epoch on 20 tiny pictures, so that asking for it, recording it and telling what it came
+Each cell trains one epoch on 20 tiny images, so that asking for it, recording it and telling what it came
 to are most of it. The memory of the driver and the workers (their private part) is read as it goes. Prints
 the time a cell in the first and in the last tenth, after the first cells in which TensorFlow traces its
 graphs, and draws both over the cells. Takes some 20 minutes on two cores.

@@ -7,7 +7,7 @@ and whether each has its own estimate within. Some 30 s of CPU time; nothing is 
 
 import numpy as np
 
-from pipeline import intervals
+from pipeline.evaluation import intervals
 
 # classes, about how many images of each, accuracy, sets that are drawn
 SETTINGS = (

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance
 
-from pipeline.data.layout import label_of_name
+from pipeline.sources.layout import label_of_name
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "dogs-vs-cats-8k.zip"
@@ -37,7 +37,7 @@ class Planted:
     Attributes:
         exact: original and copy.
         near: original, copy, and what was done to it.
-        swapped: pictures under the other label.
+        swapped: images under the other label.
         broken: files that cannot be read, with the start of the reason.
     """
 
@@ -51,10 +51,10 @@ def plant(archive: Path, folder: Path, count: int | None = None, seed: int = 7) 
     """Writes photos of a zip into a folder, with faults among them.
 
     Args:
-        archive: of pictures named as cat.0.jpg, of two labels.
+        archive: of images named as cat.0.jpg, of two labels.
         folder: an empty one.
         count: so many of them, evenly over the labels; None: all.
-        seed: draws which pictures are planted.
+        seed: draws which images are planted.
     """
     generator = random.Random(seed)
     photos = _photos(archive, count)
@@ -100,7 +100,7 @@ def _copy(photos: dict[str, bytes], name: str, number: int, other_format: int) -
 def _near_copy(
     photos: dict[str, bytes], name: str, number: int, generator: random.Random
 ) -> tuple[str, str, str]:
-    """Plants a picture that was resized, saved again, made lighter or darker, or cropped."""
+    """Plants an image that was resized, saved again, made lighter or darker, or cropped."""
     change = list(CHANGES)[number % len(CHANGES)]
     copy = f"{label_of_name(name)}.{number}.jpg"
     changed = CHANGES[change](_opened(photos[name]), generator)
@@ -139,7 +139,7 @@ def _broken(whole: bytes) -> dict[str, bytes]:
     return {
         "empty file": b"",
         "truncated": whole[: len(whole) // 2],
-        "not a picture": b"<html><body>404 Not Found</body></html>",
+        "not an image": b"<html><body>404 Not Found</body></html>",
         "damaged": whole[:4] + bytes(200),
         "too large": b"P6 20000 20000 255\n",  # 400 million pixels, it says
     }
@@ -167,14 +167,14 @@ class Score:
 def scores(planted: Planted, rows: Sequence[Mapping[str, str]]) -> dict[str, Score]:
     """What a findings.csv has of what was planted, by kind."""
     pairs = {
-        kind: {frozenset((row["picture"], row["other"])): row for row in rows if row["kind"] == kind}
+        kind: {frozenset((row["image"], row["other"])): row for row in rows if row["kind"] == kind}
         for kind in ("exact_duplicate", "near_duplicate")
     }
     across = {pair for pair, row in pairs["near_duplicate"].items() if row["split"] != row["other_split"]}
     near = {frozenset(names) for *names, _ in planted.near}
     exact = {frozenset(names) for names in planted.exact}
-    doubted = [row["picture"] for row in rows if row["kind"] == "suspected_label"]
-    left_out = {row["picture"]: row["detail"] for row in rows if row["kind"] == "left_out"}
+    doubted = [row["image"] for row in rows if row["kind"] == "suspected_label"]
+    left_out = {row["image"]: row["detail"] for row in rows if row["kind"] == "left_out"}
     broken = sum(left_out.get(name, "").startswith(reason) for name, reason in planted.broken.items())
     swapped = set(planted.swapped)
     return {

@@ -1,6 +1,6 @@
 """Training from the memory map against training from an array in memory: `python -m benchmarks.input`.
 
-One network, traced before the clock, is trained on the same pictures from the memory map, from a copy in
+One network, traced before the clock, is trained on the same images from the memory map, from a copy in
 memory, and from the map with its pages dropped from the system's cache before each epoch, as where the set
 does not fit into memory. They take turns. Some 4 minutes on two cores; nothing is asserted.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.memory import SIZE, write_pictures
-from pipeline.quiet import importing_tensorflow
+from benchmarks.memory import SIZE, write_images
+from pipeline.runtime.logs import importing_tensorflow
 
 
 def drop(path: Path) -> None:
@@ -27,28 +27,26 @@ def drop(path: Path) -> None:
 def main() -> None:
     """Parse the command line, measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=4_000)
+    parser.add_argument("--images", type=int, default=4_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with importing_tensorflow():
-        from pipeline import training
-    from pipeline.arguments import load
-    from pipeline.examples import Examples
-    from pipeline.objective import Objective
+        from pipeline.training import train
+    from pipeline.config.command_line import load
+    from pipeline.evaluation.objective import Objective
+    from pipeline.training.batches import Examples
 
     params = load(["--train.epochs=1"])
-    count = options.pictures
+    count = options.images
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "images.npy")
-        write_pictures(path, count)
+        write_images(path, count)
         labels, indices = np.arange(count) % 2, np.arange(count)
 
         def epoch(images: np.ndarray) -> float:
             splits = [Examples(images, labels, rows) for rows in (indices[:-64], indices[-64:])]
             start = time.perf_counter()
-            training.train(
-                params.model, params.train, *splits, 2, params.seed, Objective(params.sweep.metric)
-            )
+            train.train(params.model, params.train, *splits, 2, params.seed, Objective(params.sweep.metric))
             return time.perf_counter() - start
 
         mapped, copied = np.load(path, mmap_mode="r"), np.load(path)
@@ -59,7 +57,7 @@ def main() -> None:
             taken["memory map"].append(epoch(mapped))
             drop(path)
             taken["memory map, cold"].append(epoch(np.load(path, mmap_mode="r")))
-    print(f"{count:,} pictures of {SIZE} px, one epoch\n{'':18}{'median s':>10}   rounds, s")
+    print(f"{count:,} images of {SIZE} px, one epoch\n{'':18}{'median s':>10}   rounds, s")
     medians = {name: statistics.median(values) for name, values in taken.items()}
     for name, values in taken.items():
         print(f"{name:18}{medians[name]:10.2f}   {' '.join(f'{value:.2f}' for value in values)}")

@@ -1,8 +1,8 @@
-"""How much memory training takes beside the pictures: 2,000 against 100,000 prepared ones of 64 px.
+"""How much memory training takes beside the images: 2,000 against 100,000 prepared ones of 64 px.
 
     python -m benchmarks.memory
 
-Trains one epoch from a memory map in a process of its own, for each number of pictures in turn, and reads
+Trains one epoch from a memory map in a process of its own, for each number of images in turn, and reads
 the process's anonymous memory (RssAnon, which leaves the mapped file out) ten times a second. Takes some
 6 minutes on two cores.
 """
@@ -21,8 +21,8 @@ import numpy as np
 SIZE = 64
 
 
-def write_pictures(path: Path, count: int) -> None:
-    """Noise as prepared pictures, written row by row: a .npy array uint8 (count, 64, 64, 3)."""
+def write_images(path: Path, count: int) -> None:
+    """Noise as prepared images, written row by row: a .npy array uint8 (count, 64, 64, 3)."""
     rng = np.random.default_rng(0)
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, SIZE, SIZE, 3))
     for start in range(0, count, 1000):
@@ -56,11 +56,11 @@ def watched_memory() -> Iterator[Callable[[], float]]:
 
 
 def measure(path: Path) -> None:
-    """Train one epoch on the pictures at `path`, and print the highest anonymous memory while it ran, MB."""
-    from pipeline import training
-    from pipeline.arguments import load
-    from pipeline.examples import Examples
-    from pipeline.objective import Objective
+    """Train one epoch on the images at `path`, and print the highest anonymous memory while it ran, MB."""
+    from pipeline.config.command_line import load
+    from pipeline.evaluation.objective import Objective
+    from pipeline.training import train
+    from pipeline.training.batches import Examples
 
     images = np.load(path, mmap_mode="r")
     labels = np.arange(len(images)) % 2
@@ -69,14 +69,14 @@ def measure(path: Path) -> None:
     params = load(["--train.epochs=1"])
     parts = [Examples(images, labels, rows) for rows in (indices[:cut], indices[cut:])]
     with watched_memory() as highest:
-        training.train(params.model, params.train, *parts, 2, params.seed, Objective(params.sweep.metric))
+        train.train(params.model, params.train, *parts, 2, params.seed, Objective(params.sweep.metric))
     print(f"{highest():.0f}")
 
 
 def main() -> None:
-    """Measure each number of pictures in a process of its own, and print a table."""
+    """Measure each number of images in a process of its own, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pictures", type=int, nargs="+", default=[2_000, 100_000])
+    parser.add_argument("--images", type=int, nargs="+", default=[2_000, 100_000])
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -84,15 +84,15 @@ def main() -> None:
         return
     highest = {}
     with tempfile.TemporaryDirectory() as folder:
-        for count in arguments.pictures:
+        for count in arguments.images:
             path = Path(folder, f"{count}.npy")
-            write_pictures(path, count)
+            write_images(path, count)
             command = [sys.executable, "-m", "benchmarks.memory", "--measure", str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             highest[count] = float(done.stdout.split()[-1])
             on_disk = path.stat().st_size / 1e6
             print(
-                f"{count:>9,} pictures, {on_disk:6,.0f} MB on disk: {highest[count]:5.0f} MB anonymous",
+                f"{count:>9,} images, {on_disk:6,.0f} MB on disk: {highest[count]:5.0f} MB anonymous",
                 flush=True,
             )
     print(f"growth: {max(highest.values()) - min(highest.values()):.0f} MB")

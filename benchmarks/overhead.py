@@ -1,4 +1,4 @@
-"""Where a sweep's time goes: `python -m benchmarks.overhead [--photos ZIP] [--pictures N] [--epochs N]`.
+"""Where a sweep's time goes: `python -m benchmarks.overhead [--photos ZIP] [--images N] [--epochs N]`.
 
 One process runs a sweep of eight cells with one worker, in a folder of its own, with a clock around each part
 of it: what runs within another part is taken off that one. Batches are read in a thread beside the training,
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.prepare import PHOTOS
-from pipeline.quiet import importing_tensorflow
+from pipeline.runtime.logs import importing_tensorflow
 
 GRID = json.dumps(
     {
@@ -68,41 +68,45 @@ def clocked(clock: Clock) -> None:
         import keras
         from tensorflow.python.eager.polymorphic_function import tracing_compilation
 
-        from pipeline import examples, graphs, metrics, models, report, training, trial
+        from pipeline import models
+        from pipeline.evaluation import metrics
+        from pipeline.execution import trial
+        from pipeline.inference import report
         from pipeline.tracking import artifacts, checkpoints, runs
         from pipeline.tracking import models as logged
-    make = graphs.predictor
+        from pipeline.training import batches, graph_cache, train
+    make = graph_cache.predictor
 
     def predictor(model: Any) -> Callable:
         return clock.around("validation", make(model))
 
-    graphs.predictor = predictor
+    graph_cache.predictor = predictor
     clock.put("training", (keras.Model, "fit"))
     clock.put("tracing", (tracing_compilation, "trace_function"))
-    clock.put("input (beside)", (examples.Batches, "__getitem__"))
-    clock.put("building", (models, "build"), (graphs, "traced"))
+    clock.put("input (beside)", (batches.Batches, "__getitem__"))
+    clock.put("building", (models, "build"), (graph_cache, "traced"))
     clock.put("report", (report, "classification"), (report, "learning_curves"), (metrics, "report"))
     clock.put("model", (logged, "log"))
     clock.put("checkpoints", (checkpoints.Checkpoints, "save"), (checkpoints.Checkpoints, "clear"))
     clock.put("store", *((runs, name) for name in ("log_metrics", "set_tags")))
     clock.put("store", *((artifacts, name) for name in ("log_files", "log_dataset")))
-    clock.put("rest of a training", (training, "train"))
+    clock.put("rest of a training", (train, "train"))
     clock.put("rest of a cell", (trial, "go_on"))
 
 
 def main() -> None:
     """Parse the command line, sweep, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder or zip of labelled pictures")
-    parser.add_argument("--pictures", type=int, default=2_500)
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder or zip of labelled images")
+    parser.add_argument("--images", type=int, default=2_500)
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
     clock, start = Clock(), time.perf_counter()
-    from pipeline.arguments import load
+    from pipeline.config.command_line import load
 
     arguments = [
         f"--data.source={options.photos.absolute()}",
-        f"--data.limit={options.pictures}",
+        f"--data.limit={options.images}",
         f"--train.epochs={options.epochs}",
         "--train.precision=float32",
         "--sweep.workers=1",

@@ -29,8 +29,8 @@ from mlflow import MlflowClient
 from benchmarks.peer_environment import ROOT, install, versions
 from benchmarks.peer_scripts.cells import RESULTS, SETTINGS, SIZES, SPLITS, cells, grid
 from benchmarks.process_tree import Ended, run
-from pipeline.arguments import load
-from pipeline.data.prepared import prepare
+from pipeline.config.command_line import load
+from pipeline.dataset.prepare import prepare
 
 PHOTOS = ROOT.parent / "shared" / "data" / "dogs-vs-cats-8k.zip"
 OURS = "sweep"
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cells", type=int, choices=SIZES, default=8)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--limit", type=int, default=2500, help="photos, of which 0.6 are trained on")
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder or zip of labelled pictures")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder or zip of labelled images")
     parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=[*SYSTEMS])
     parser.add_argument("--precision", help="the sweep's train.precision; the peers keep float32")
     parser.add_argument("--environment", type=Path, help="folder that the peers' environment is kept in")

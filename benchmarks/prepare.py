@@ -1,6 +1,6 @@
 """`prepare` against a bare Pillow loop: `python -m benchmarks.prepare [--photos PATH] [--rounds N]`.
 
-The bare loop reads, decodes and resizes every picture and does nothing else: no checks, no pixel digests, no
+The bare loop reads, decodes and resizes every image and does nothing else: no checks, no pixel digests, no
 splits, nothing written. It runs on all cores, once in threads and once in processes that were started before
 the clock; the faster of the two is what `prepare` (listing, writing, syncing and summing included) is held
 against. All three take turns. Half a minute on two cores; nothing is asserted.
@@ -24,13 +24,13 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from pipeline.data.prepared import prepare
-from pipeline.data.sources import Source, open_source
-from pipeline.machine import cores
+from pipeline.dataset.prepare import prepare
+from pipeline.runtime.hardware import cores
+from pipeline.sources.source import Source, open_source
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "dogs-vs-cats-8k.zip"
 SIZE = 64  # px
-CHUNK = 100  # pictures per task of the bare loop
+CHUNK = 100  # images per task of the bare loop
 
 _source: Source | None = None  # set before the processes fork: their tasks then are two numbers
 
@@ -38,8 +38,8 @@ _source: Source | None = None  # set before the processes fork: their tasks then
 def decode_and_resize(start: int, stop: int) -> np.ndarray:
     """The bare loop: uint8 (stop - start, SIZE, SIZE, 3)."""
     images = np.empty((stop - start, SIZE, SIZE, 3), np.uint8)
-    for row, picture in enumerate(_source.pictures[start:stop]):
-        image = Image.open(io.BytesIO(picture.read()))
+    for row, opened in enumerate(_source.images[start:stop]):
+        image = Image.open(io.BytesIO(opened.read()))
         if image.mode != "RGB":
             image = image.convert("RGB")
         images[row] = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
@@ -47,7 +47,7 @@ def decode_and_resize(start: int, stop: int) -> np.ndarray:
 
 
 def bare(executor: Executor, count: int) -> None:
-    """Decodes and resizes all pictures into one array in memory."""
+    """Decodes and resizes all images into one array in memory."""
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     starts = range(0, count, CHUNK)
     stops = [min(start + CHUNK, count) for start in starts]
@@ -87,7 +87,7 @@ def seconds(action: Callable[[], object]) -> float:
 def report(times: dict[str, list[float]], count: int) -> None:
     """Prints the table and the ratio of rates."""
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    print(f"\n{'':18}{'median s':>10}{'pictures/s':>12}   rounds, s")
+    print(f"\n{'':18}{'median s':>10}{'images/s':>12}   rounds, s")
     for name, taken in times.items():
         rounds = " ".join(f"{value:.2f}" for value in taken)
         print(f"{name:18}{medians[name]:10.2f}{count / medians[name]:12,.0f}   {rounds}")
@@ -98,13 +98,13 @@ def report(times: dict[str, list[float]], count: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line and measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder or zip of labelled pictures")
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="a folder or zip of labelled images")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
     global _source
     _source = open_source(str(options.photos), Path("unused"))
-    count, workers = len(_source.pictures), cores()
-    print(f"{count:,} pictures to {SIZE} px on {workers} cores, load {os.getloadavg()[0]:.1f}")
+    count, workers = len(_source.images), cores()
+    print(f"{count:,} images to {SIZE} px on {workers} cores, load {os.getloadavg()[0]:.1f}")
     with (
         tempfile.TemporaryDirectory() as scratch,
         ProcessPoolExecutor(workers, mp_context=get_context("fork")) as processes,

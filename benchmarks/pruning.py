@@ -45,12 +45,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the sweeps' stores are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--pruner", choices=["median", "hyperband"], default="median")
-    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=8)
     options = parser.parse_args()
     common = [
-        f"--data.limit={options.pictures}",
+        f"--data.limit={options.images}",
         f"--data.image_size={options.image_size}",
         f"--train.epochs={options.epochs}",
     ]

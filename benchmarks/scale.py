@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from PIL import Image
 
-from pipeline.machine import cores
+from pipeline.runtime.hardware import cores
 
 ROOT = Path(__file__).parents[1]
 SIZE = 32  # px; of the drawn files, and prepared

@@ -2,7 +2,7 @@
 
     python -m benchmarks.start
 
-`mlflow run . -e sweep --env-manager local` on two workers, the pictures prepared, with an epoch of one step:
+`mlflow run . -e sweep --env-manager local` on two workers, the images prepared, with an epoch of one step:
 the clock stops when the first cell has logged it, so its validation is in it. Beside it, the same sweep as
 `python -m pipeline.steps.sweep`, which leaves out what `mlflow run` takes by itself. Takes some two minutes.
 """
@@ -69,7 +69,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder)
-        first_step(MODULE, "--", cache)  # prepares the pictures, and reads the packages from the disk
+        first_step(MODULE, "--", cache)  # prepares the images, and reads the packages from the disk
         ways = {
             "import mlflow, tensorflow": importing,
             "python -m pipeline.steps.sweep": lambda: first_step(MODULE, "--", cache),

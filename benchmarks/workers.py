@@ -25,7 +25,7 @@ GRID = {
 
 
 def measure(workers: int, source: str) -> float:
-    """Run the sweep in a folder of its own, where pictures are prepared already; returns seconds."""
+    """Run the sweep in a folder of its own, where images are prepared already; returns seconds."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "params.yaml").write_text((ROOT / "params.yaml").read_text())

@@ -6,7 +6,7 @@ driven by Playwright) opens the sweep's `report.html` and the server's pages, an
 `docs/tour-*.png`.
 
 It runs in the project's environment and takes about a minute. Lines that name a folder of the machine are
-hidden, and pages that name a user are left out. The README's pictures are of
+hidden, and pages that name a user are left out. The README's images are of
 
     python -m pipeline.steps.sweep --data.source=/home/me/dogs-vs-cats-8k.zip --data.limit=4000
     python -m pipeline.steps.register
@@ -35,7 +35,7 @@ from playwright.sync_api import Page, sync_playwright
 
 DOCS = Path(__file__).parent
 SIZE = {"width": 1280, "height": 800}  # of the window, px
-HEIGHTS = {"tour-matters": 725, "tour-cell": 620, "tour-report": 765}  # of pictures that end sooner, px
+HEIGHTS = {"tour-matters": 725, "tour-cell": 620, "tour-report": 765}  # of images that end sooner, px
 PARAMS = ("train.learning_rate", "model.activation", "model.kernel_initializer", "model.bias_initializer")
 PATIENCE = 60_000  # ms that a page may take
 CELLS = "tags.step%20%3D%20'cell'"  # MLflow's filter for a sweep's cells, as an address has it
@@ -128,7 +128,7 @@ def settings(sweep: Run) -> dict[str, str]:
 
 
 def shots(client: mlflow.MlflowClient, address: str, sweep: Run, report: Path) -> dict[str, tuple[str, str]]:
-    """For each picture its page's address, and a selector of what it must show."""
+    """For each image its page's address, and a selector of what it must show."""
     name, version = champion(client)
     experiment, best = sweep.info.experiment_id, sweep.data.tags["best_run_id"]
     runs = f"{address}/#/experiments/{experiment}/runs"
@@ -150,7 +150,7 @@ def champion(client: mlflow.MlflowClient) -> tuple[str, str]:
 
 
 def take(page: Page, address: str, shown: str, target: Path) -> None:
-    """Open a page anew, wait until it shows what it should and nothing loads, and write its picture."""
+    """Open a page anew, wait until it shows what it should and nothing loads, and write its image."""
     page.goto("about:blank")
     page.goto(address)
     page.wait_for_selector(shown, timeout=PATIENCE)
@@ -158,8 +158,8 @@ def take(page: Page, address: str, shown: str, target: Path) -> None:
     page.add_style_tag(content=HIDDEN)
     page.wait_for_timeout(SETTLED)
     clip = {"x": 0, "y": 0} | SIZE | {"height": HEIGHTS.get(target.stem, SIZE["height"])}
-    picture = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+    image = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
     print(f"{target.name}: {target.stat().st_size / 1000:.0f} kB")
 
 

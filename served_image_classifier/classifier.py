@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from . import inputs, server
-from .images import UnreadablePicture, resize
+from .images import UnreadableImage, resize
 
 BATCH = 128  # images that go through the network at once
 COLUMNS = ("label", "error")  # of the answer, beside one for each class
@@ -71,7 +71,7 @@ class Classifier:
                 try:
                     pixels.append(resize(inputs.read(image), self.size))
                     kept.append(row)
-                except UnreadablePicture as error:
+                except UnreadableImage as error:
                     errors[row] = str(error)
             if kept:
                 with self._one_at_a_time:

@@ -1,7 +1,7 @@
 """One image: encoded bytes in, RGB pixels out, or the reason why not.
 
 Images come from strangers. Only the formats listed here are ever tried, the pixel limit of Pillow is an
-error, and whatever a damaged or hostile file makes Pillow raise becomes UnreadablePicture. Nothing of the
+error, and whatever a damaged or hostile file makes Pillow raise becomes UnreadableImage. Nothing of the
 process that imports this is changed: neither its warning filters nor Pillow's limits.
 """
 
@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 from PIL import ExifTags, Image, TiffTags, UnidentifiedImageError, features
 
-# Registers the formats that Image.preinit() does not; without it the first such picture imports every plugin.
+# Registers the formats that Image.preinit() does not; without it the first such image imports every plugin.
 from PIL import AvifImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
 
 # JPEG stands for MPO too: several JPEGs in one file, of which the first counts.
@@ -48,8 +48,8 @@ _UPRIGHT = {
 }
 
 
-class UnreadablePicture(Exception):
-    """A picture that cannot be used. Its text is the reason: one short line, `kind` or `kind: detail`."""
+class UnreadableImage(Exception):
+    """An image that cannot be used. Its text is the reason: one short line, `kind` or `kind: detail`."""
 
     def __init__(self, kind: str, detail: object = ""):
         # The detail may quote bytes of the file: printable characters only, for consoles and CSV cells.
@@ -58,9 +58,9 @@ class UnreadablePicture(Exception):
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decodes one picture.
+    """Decodes one image.
 
-    The EXIF orientation is applied. Grayscale, palette, CMYK and 1-bit pictures are converted; 16-bit ones
+    The EXIF orientation is applied. Grayscale, palette, CMYK and 1-bit images are converted; 16-bit ones
     are scaled to 8 bits; transparency is composited over white; of an animation the first frame counts.
 
     Args:
@@ -70,11 +70,11 @@ def decode(data: bytes) -> Image.Image:
         A loaded image of mode RGB.
 
     Raises:
-        UnreadablePicture: The bytes are no picture, a damaged one, too large (`Image.MAX_IMAGE_PIXELS`), or
+        UnreadableImage: The bytes are no image, a damaged one, too large (`Image.MAX_IMAGE_PIXELS`), or
             of a kind that has no 8-bit range (floating-point, 32-bit integers).
     """
     if not data:
-        raise UnreadablePicture("empty file")
+        raise UnreadableImage("empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_pixels(image.width * image.height)  # between its limit and twice its limit Pillow only warns
@@ -85,10 +85,10 @@ def decode(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except MemoryError as error:
-        raise UnreadablePicture("too large", "not enough memory to decode it") from error
+        raise UnreadableImage("too large", "not enough memory to decode it") from error
     except DECODER_ERRORS as error:
         kind = "truncated" if "truncated" in str(error).lower() else "damaged"
-        raise UnreadablePicture(kind, error) from error
+        raise UnreadableImage(kind, error) from error
 
 
 def resize(image: Image.Image, size: int) -> np.ndarray:
@@ -105,20 +105,20 @@ def _check_pixels(pixels: int) -> None:
         raise _too_large(pixels)
 
 
-def _too_large(pixels: int) -> UnreadablePicture:
-    return UnreadablePicture("too large", f"{pixels:,} pixels, over the limit of {Image.MAX_IMAGE_PIXELS:,}")
+def _too_large(pixels: int) -> UnreadableImage:
+    return UnreadableImage("too large", f"{pixels:,} pixels, over the limit of {Image.MAX_IMAGE_PIXELS:,}")
 
 
-def _unidentified(data: bytes) -> UnreadablePicture:
-    """Tells a picture whose header is damaged from what never was one."""
+def _unidentified(data: bytes) -> UnreadableImage:
+    """Tells an image whose header is damaged from what never was one."""
     for name in FORMATS:
         if Image.OPEN[name][1](data[:16]) is True:
-            return UnreadablePicture("damaged", f"starts as {name} but cannot be read as that")
-    return UnreadablePicture("not a picture", f"its content is none of {', '.join(FORMATS)}")
+            return UnreadableImage("damaged", f"starts as {name} but cannot be read as that")
+    return UnreadableImage("not an image", f"its content is none of {', '.join(FORMATS)}")
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF (or XMP) orientation; EXIF data that cannot be read does not cost the picture."""
+    """Applies the EXIF (or XMP) orientation; EXIF data that cannot be read does not cost the image."""
     if image.format == "TIFF":  # Pillow applies a TIFF's own orientation while it loads
         return image
     try:
@@ -133,7 +133,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise UnreadablePicture("not supported", "floating-point pixels have no fixed range")
+        raise UnreadableImage("not supported", "floating-point pixels have no fixed range")
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bits(image).convert("RGB")
     if image.has_transparency_data:
@@ -149,7 +149,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if image.format == "TIFF":
         (bits,) = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         if image.mode == "I":
-            raise UnreadablePicture("not supported", f"signed or {bits}-bit integers have no fixed range")
+            raise UnreadableImage("not supported", f"signed or {bits}-bit integers have no fixed range")
     return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
 
 

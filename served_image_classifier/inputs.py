@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
-from .images import UnreadablePicture, decode
+from .images import UnreadableImage, decode
 
 SCHEMA = Schema([ColSpec(DataType.binary, "image")])  # of the model's signature
 MAX_ENCODED_BYTES = 50 << 20  # of one image
@@ -68,26 +68,26 @@ def read(image: Any) -> Image.Image:
             pixels, uint8 (height, width, 3).
 
     Raises:
-        UnreadablePicture: it is none, or too large.
+        UnreadableImage: it is none, or too large.
     """
     if isinstance(image, np.ndarray):
         height, width = image.shape[:2]
         if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
-            raise UnreadablePicture("too large", f"{height * width:,} pixels")
+            raise UnreadableImage("too large", f"{height * width:,} pixels")
         return Image.fromarray(image)
     if isinstance(image, str):
         return decode(from_text(image))
     if not isinstance(image, bytes | bytearray | memoryview):
-        raise UnreadablePicture("not a picture", f"{type(image).__name__}, not bytes or base64 text")
+        raise UnreadableImage("not an image", f"{type(image).__name__}, not bytes or base64 text")
     _check_bytes(len(image))
     image = bytes(image)
     try:
         return decode(image)
-    except UnreadablePicture as error:
+    except UnreadableImage as error:
         # For JSON's `inputs` and `instances`, MLflow hands text on as the bytes of its characters.
         try:
             encoded = from_text(image.decode("ascii"))
-        except (UnicodeDecodeError, UnreadablePicture):
+        except (UnicodeDecodeError, UnreadableImage):
             raise error from None
     return decode(encoded)
 
@@ -96,24 +96,24 @@ def from_text(text: str) -> bytes:
     """The bytes that base64 text stands for, in any of its usual spellings.
 
     Raises:
-        UnreadablePicture: it is not base64, or too large.
+        UnreadableImage: it is not base64, or too large.
     """
     _check_bytes(len(text) * 3 // 4)
     text = "".join(text.split())
     if prefix := _DATA_URI.match(text):
         if not prefix[0].endswith(";base64,"):
-            raise UnreadablePicture("not base64", f"a data URI that starts {prefix[0][:40]!r}")
+            raise UnreadableImage("not base64", f"a data URI that starts {prefix[0][:40]!r}")
         text = text[prefix.end() :]
     text = text.translate(_STANDARD).rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UnreadablePicture("not base64", error) from error
+        raise UnreadableImage("not base64", error) from error
 
 
 def _check_bytes(count: int) -> None:
     if count > MAX_ENCODED_BYTES:
-        raise UnreadablePicture("too large", f"{count:,} bytes, over the limit of {MAX_ENCODED_BYTES:,}")
+        raise UnreadableImage("too large", f"{count:,} bytes, over the limit of {MAX_ENCODED_BYTES:,}")
 
 
 def refused(reason: str) -> MlflowException:

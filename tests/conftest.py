@@ -237,7 +237,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def with_champion(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with a champion: a network of 16 px that has seen few pictures. Tests add runs and files."""
+    """A project with a champion: a network of 16 px that has seen few images. Tests add runs and files."""
     project = Project(tmp_path_factory.mktemp("champion"))
     training = project.run("train", "--data.limit=60", "--data.image_size=16", "--train.epochs=1")
     assert training.returncode == 0, training.stderr

@@ -34,7 +34,7 @@
     });
   }
 
-  for (const image of document.images) if (!image.naturalWidth) faults.add(`no picture: ${image.alt}`);
+  for (const image of document.images) if (!image.naturalWidth) faults.add(`no image: ${image.alt}`);
   const { scrollWidth, clientWidth } = document.documentElement;
   if (scrollWidth > clientWidth) faults.add(`${scrollWidth} px wide in a window of ${clientWidth}`);
   return [...faults];

@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 
-def pictures(folder: Path, **classes: int) -> Path:
-    """A folder with one folder a class and so many small pictures in each, no two alike."""
+def images(folder: Path, **classes: int) -> Path:
+    """A folder with one folder a class and so many small images in each, no two alike."""
     for number, (label, count) in enumerate(classes.items()):
         (folder / label).mkdir(parents=True)
         for index in range(count):
@@ -52,21 +52,21 @@ def test_missing_path(project):
 @pytest.mark.parametrize("step", ["prepare", "train", "sweep"])
 def test_empty_folder(project, step):
     (project.path / "photos").mkdir()
-    assert_user_error(project.run(step, "--data.source=photos"), "photos", "no pictures")
+    assert_user_error(project.run(step, "--data.source=photos"), "photos", "no images")
 
 
 def test_one_class(project):
-    pictures(project.path / "photos", cat=5)
+    images(project.path / "photos", cat=5)
     assert_user_error(project.run("prepare", "--data.source=photos"), "one class", "'cat'", "at least two")
 
 
 def test_class_too_small_to_split(project):
-    pictures(project.path / "photos", cat=9, dog=2)
+    images(project.path / "photos", cat=9, dog=2)
     assert_user_error(project.run("prepare", "--data.source=photos"), "'dog'", "2")
 
 
 def test_main_without_a_test_split_stops_before_training(project):
-    pictures(project.path / "photos", cat=9, dog=9)
+    images(project.path / "photos", cat=9, dog=9)
     result = project.run("main", "--data.source=photos", "--data.test=0")
     assert_user_error(result, "test split", "data.test", "-e train")
     steps = {run.data.tags["step"] for run in MlflowClient(project.uri).search_runs(["0"])}
@@ -87,26 +87,26 @@ def test_zip_that_would_write_outside_its_folder(project):
 
 
 def test_too_many_unreadable_files(project):
-    pictures(project.path / "photos", cat=9, dog=9)
+    images(project.path / "photos", cat=9, dog=9)
     for number in range(2):
-        (project.path / "photos" / "cat" / f"broken{number}.jpg").write_bytes(b"no picture")
+        (project.path / "photos" / "cat" / f"broken{number}.jpg").write_bytes(b"no image")
     result = project.run("prepare", "--data.source=photos")
-    assert_user_error(result, "max_rejected", "2 pictures left out", "rejected.csv")
+    assert_user_error(result, "max_rejected", "2 images left out", "rejected.csv")
     assert "broken0.jpg" in (project.path / "data" / "rejected.csv").read_text()
     result = project.run("prepare", "--data.source=photos", "--data.max_rejected=0.2")
     assert result.returncode == 0, result.stderr
-    assert "2 pictures left out" in result.stdout
+    assert "2 images left out" in result.stdout
 
 
 @pytest.mark.slow
 def test_names_in_other_scripts_with_spaces_and_very_long(project):
-    folder = pictures(project.path / "фото 猫", **{"кот": 9, "собака большая": 9, "accuracy": 9})
+    folder = images(project.path / "фото 猫", **{"кот": 9, "собака большая": 9, "accuracy": 9})
     (folder / "кот" / "0.png").rename(folder / "кот" / ("ж" * 125 + "x.png"))
     result = project.run(
         "main", "--data.source=фото 猫", "--data.image_size=16", "--train.epochs=1", PYTHONUTF8="1"
     )
     assert result.returncode == 0, result.stderr
-    assert "27 pictures in 3 classes (accuracy 9, кот 9, собака большая 9)" in result.stdout
+    assert "27 images in 3 classes (accuracy 9, кот 9, собака большая 9)" in result.stdout
     assert "ROC AUC" in result.stdout
 
 
@@ -138,9 +138,9 @@ def test_store_that_cannot_be_opened(project):
     assert_user_error(project.run("prepare"), "tracking store", "mlflow.db")
 
 
-def test_split_without_pictures(project):
+def test_split_without_images(project):
     done = project.run(
         "train", "--data.limit=20", "--data.image_size=16", "--train.epochs=1", "--data.test=0"
     )
     assert done.returncode == 0, done.stderr
-    assert_user_error(project.run("evaluate"), "test split has no pictures", "data.test")
+    assert_user_error(project.run("evaluate"), "test split has no images", "data.test")

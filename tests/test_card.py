@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from pipeline import card, intervals, markdown, metrics
-from pipeline.arguments import load
-from pipeline.facts import Facts, Mistake, Pictures, Place, Registered, Victory
+from pipeline.config.command_line import load
+from pipeline.evaluation import intervals, metrics
+from pipeline.pages import markdown
+from pipeline.reports import model_card
+from pipeline.reports.card_facts import Facts, Images, Mistake, Place, Registered, Victory
 
 LIMIT = 5000
 REGISTERED = Registered("pets", "3", "r" * 32, "3.11.7", ["tensorflow==2.21.0", "keras==3.15.1"])
@@ -46,7 +48,7 @@ def facts(confusion=((15, 5), (2, 18)), classes=("cat", "dog"), **changes) -> Fa
         diverged=False,
         digest="d" * 32,
         params=PARAMS,
-        pictures=Pictures({"train": sizes, "validation": sizes, "test": sizes}, 3, (5, 2)),
+        images=Images({"train": sizes, "validation": sizes, "test": sizes}, 3, (5, 2)),
         missing="",
         place=Place("s" * 32, "0123", 1, 48, "accuracy", 0.825, ("LR_0.1", 0.8)),
         validation=report(confusion, classes),
@@ -71,10 +73,10 @@ def rows(text: str, head: str) -> list[list[str]]:
 
 
 def test_card_of_a_sweeps_winner_says_it_all():
-    text = card.whole(facts(test=("t" * 32, report([[19, 1], [1, 19]], ("cat", "dog")))), REGISTERED)
+    text = model_card.whole(facts(test=("t" * 32, report([[19, 1], [1, 19]], ("cat", "dog")))), REGISTERED)
     low, high = intervals.wilson(33, 40)
     assert rows(text, " | validation") == [
-        ["", "validation, 40 pictures", "95 % interval", "test, 40 pictures", "95 % interval"],
+        ["", "validation, 40 images", "95 % interval", "test, 40 images", "95 % interval"],
         ["accuracy", "0.8250", f"{low:.3f} to {high:.3f}", "0.9500", "0.835 to 0.986"],
         *rows(text, " | validation")[2:],
     ]
@@ -85,21 +87,21 @@ def test_card_of_a_sweeps_winner_says_it_all():
         ["cat", "0.8824", "0.7500", "0.8108", "20"],
         ["dog", "0.7826", "0.9000", "0.8372", "20"],
     ]
-    assert rows(text, "pictures of")[-1] == ["all classes", "40", "40", "40"]
+    assert rows(text, "images of")[-1] == ["all classes", "40", "40", "40"]
     assert rows(text, "parameter")[1:] == [
         ["`data.image_size`", "64"], ["`data.source`", "photos"], ["`data.test`", "0.2"],
         ["`model.backbone`", "MobileNetV2"], ["`model.name`", "simple_cnn"], ["`model.weights`", "imagenet"],
         ["`seed`", "42"], ["`train.epochs`", "12"],
     ]  # fmt: skip
-    assert rows(text, " | picture")[1] == ["1", "0.jpg", "cat", "dog", "0.9000"]
+    assert rows(text, " | image")[1] == ["1", "0.jpg", "cat", "dog", "0.9000"]
     for words in (
         "# pets, version 3\n",
         "Tells apart cat, dog. Trained 2026-01-02 03:04 UTC by run LR_0.01 (" + "a" * 32,
         "after epoch 7 of 12",
-        "best epoch and the best cell of the sweep were chosen on these very pictures",
+        "best epoch and the best cell of the sweep were chosen on these very images",
         "measured in run " + "t" * 32,
-        "- 5 of 20 pictures of cat were taken for dog (25%)\n- 2 of 20 pictures of dog were taken",
-        "7 of the 40 validation pictures are predicted wrong",
+        "- 5 of 20 images of cat were taken for dog (25%)\n- 2 of 20 images of dog were taken",
+        "7 of the 40 validation images are predicted wrong",
         "`card/mistakes.png`",
         "left out, with a reason each in rejected.csv: 3",
         "identical to another: 5 (groups of them: 2, none in training and in another split)",
@@ -118,18 +120,18 @@ def test_card_of_a_sweeps_winner_says_it_all():
 
 
 def test_what_was_not_done_is_said_with_its_command():
-    text = card.whole(facts(place=None), REGISTERED)
+    text = model_card.whole(facts(place=None), REGISTERED)
     assert "of no sweep" in text and "Rank" not in text
-    assert "the best epoch was chosen on these very pictures" in text
+    assert "the best epoch was chosen on these very images" in text
     assert f"mlflow run . -e evaluate -P evaluate.run_id={'a' * 32} -P evaluate.split=test\n" in text
     assert len(rows(text, " | validation")[0]) == 3
     nothing_cut = PARAMS | {"data.test": "0.0"}
-    given = card.whole(facts(params=nothing_cut), REGISTERED)
+    given = model_card.whole(facts(params=nothing_cut), REGISTERED)
     assert "no test split" not in given and "evaluate.run_id" in given, "the source has one"
     sizes = {"cat": 20, "dog": 20}
-    pictures = Pictures({"train": sizes, "validation": sizes, "test": {"cat": 0, "dog": 0}}, 0, (0, 0))
-    for changes in ({"pictures": pictures}, {"pictures": None, "missing": "gone"}):
-        without = card.whole(facts(params=nothing_cut, **changes), REGISTERED)
+    images = Images({"train": sizes, "validation": sizes, "test": {"cat": 0, "dog": 0}}, 0, (0, 0))
+    for changes in ({"images": images}, {"images": None, "missing": "gone"}):
+        without = model_card.whole(facts(params=nothing_cut, **changes), REGISTERED)
         assert "no test split" in without and "evaluate.run_id" not in without
 
 
@@ -137,14 +139,14 @@ def test_place_names_the_best_of_a_cell_that_is_not():
     place = Place("s", "0123", 5, 48, "f1", 0.7, ("LR_0.1", 0.8))
     assert (
         "Rank 5 of 48 cells of sweep s (study 0123), by validation f1: 0.7000. The best one, LR_0.1, has"
-        in (card.whole(facts(place=place), REGISTERED))
+        in (model_card.whole(facts(place=place), REGISTERED))
     )
-    alone = card.whole(facts(place=replace(place, rank=1, cells=1, other=None)), REGISTERED)
+    alone = model_card.whole(facts(place=replace(place, rank=1, cells=1, other=None)), REGISTERED)
     assert "f1: 0.7000.\n" in alone
 
 
 def test_sample_and_divergence_are_warned_of():
-    text = card.whole(facts(params=PARAMS | {"data.source": "sample"}, diverged=True), REGISTERED)
+    text = model_card.whole(facts(params=PARAMS | {"data.source": "sample"}, diverged=True), REGISTERED)
     assert "**This training diverged**" in text
     assert "no use for photos" in text
 
@@ -171,7 +173,7 @@ def test_licence_names_the_weights_that_a_network_starts_from(given, said):
     """With the values that params.yaml takes."""
     params = {f"model.{key}": value for key, value in given.items()}
     load([f"--{key}={value}" for key, value in params.items()], ROOT / "params.yaml")
-    licence = card.whole(facts(params=PARAMS | params), REGISTERED).partition("## Licence")[2]
+    licence = model_card.whole(facts(params=PARAMS | params), REGISTERED).partition("## Licence")[2]
     found = re.findall(r"weights that others trained: (.*)\. They have a licence of their own", licence)
     assert [name.replace("\\", "") for name in found] == [said] * bool(said)
 
@@ -182,43 +184,43 @@ def victory(alike: Sequence[str], seeds: int = 0, mean: float = 0.0, spread: flo
 
 
 def test_card_names_the_cells_that_cannot_be_told_from_the_winner():
-    text = card.whole(victory(["LR_1", "a|b", "LR_3", "LR_4", "LR_5"]), REGISTERED)
+    text = model_card.whole(victory(["LR_1", "a|b", "LR_3", "LR_4", "LR_5"]), REGISTERED)
     assert (
         "**It cannot be told from 5 others** of the 47 that it was compared with on the same 1,600 "
-        "validation pictures (McNemar's exact test, 95 % over all pairs of cells): LR_1, a\\|b, LR_3 and 2 "
+        "validation images (McNemar's exact test, 95 % over all pairs of cells): LR_1, a\\|b, LR_3 and 2 "
         "more."
     ) in text
     assert "seeds" not in text
-    assert "cannot be told from 1 other** of" in card.whole(victory(["LR_1"]), REGISTERED)
-    text = card.whole(victory([]), REGISTERED)
+    assert "cannot be told from 1 other** of" in model_card.whole(victory(["LR_1"]), REGISTERED)
+    text = model_card.whole(victory([]), REGISTERED)
     assert (
         "It is better than every one of the 47 others on the same 1,600" in text and "told from" not in text
     )
-    assert "McNemar" not in card.whole(facts(), REGISTERED)
+    assert "McNemar" not in model_card.whole(facts(), REGISTERED)
 
 
 def test_card_says_how_far_a_finalist_varies_with_its_seed():
-    text = card.whole(victory(["LR_1"], seeds=3, mean=0.81, spread=0.0123), REGISTERED)
+    text = model_card.whole(victory(["LR_1"], seeds=3, mean=0.81, spread=0.0123), REGISTERED)
     assert "which chose the 3 finalists. Each was trained again with 3 fresh seeds." in text
     assert "this one's is 0.8100 ± 0.0123 (mean and standard deviation from seed to seed)" in text
-    alone = card.whole(victory(["LR_1"], seeds=1, mean=0.81), REGISTERED)
+    alone = model_card.whole(victory(["LR_1"], seeds=1, mean=0.81), REGISTERED)
     assert "this one's is 0.8100 (mean)" in alone
 
 
 def test_no_mistake_means_no_sheet():
     known = facts(((20, 0), (0, 20)), mistakes=[])
-    assert not card.has_sheet(known)
-    for text in (card.whole(known, REGISTERED), card.description(known, REGISTERED, LIMIT)):
-        assert "no mistake on the 40 validation pictures" in text
+    assert not model_card.has_sheet(known)
+    for text in (model_card.whole(known, REGISTERED), model_card.description(known, REGISTERED, LIMIT)):
+        assert "no mistake on the 40 validation images" in text
         assert "Nothing on the validation split" in text
         assert "mistakes.png" not in text
 
 
-def test_pictures_that_are_gone_are_said_to_be():
-    known = facts(pictures=None, missing="the pictures have changed since the training")
-    assert not card.has_sheet(known)
-    text = card.whole(known, REGISTERED)
-    assert text.count("the pictures have changed since the training") == 2
+def test_images_that_are_gone_are_said_to_be():
+    known = facts(images=None, missing="the images have changed since the training")
+    assert not model_card.has_sheet(known)
+    text = model_card.whole(known, REGISTERED)
+    assert text.count("the images have changed since the training") == 2
     assert "mistakes.png" not in text and "0.jpg" in text
 
 
@@ -229,13 +231,13 @@ def test_no_name_breaks_a_table():
     mistakes = [Mistake(f"{name}/|\n`.jpg", name, NASTY[0], 0.9) for name in NASTY]
     known = facts((np.eye(7, dtype=int) * 9 + 1).tolist(), NASTY, mistakes=mistakes)
     known = replace(known, params=PARAMS | {"data.source": "C:\\a|b`c"}, run_name="| `x`\n# y")
-    text = card.whole(known, REGISTERED)
+    text = model_card.whole(known, REGISTERED)
     text.encode()  # what cannot be stored is written otherwise
     shown = ["a|b", "`code`", r"two\nlines", "**bold** _it_ <b>", "back\\slash|", r"\udcff", "[x](http://y)"]
     assert [row[0] for row in rows(text, "class ")[1:]] == shown
-    assert [row[0] for row in rows(text, "pictures of")[1:]] == [*shown, "all classes"]
-    assert [row[2] for row in rows(text, " | picture")[1:]] == shown
-    assert [row[1] for row in rows(text, " | picture")[1:]] == [f"{name}/|\\n`.jpg" for name in shown]
+    assert [row[0] for row in rows(text, "images of")[1:]] == [*shown, "all classes"]
+    assert [row[2] for row in rows(text, " | image")[1:]] == shown
+    assert [row[1] for row in rows(text, " | image")[1:]] == [f"{name}/|\\n`.jpg" for name in shown]
     assert ["`data.source`", "C:\\a|b`c"] in rows(text, "parameter")
     assert [line for line in text.split("\n") if line.startswith("#")] == [
         "# pets, version 3", "## Scores", "## What is mixed up most often", "## Known failures",
@@ -258,31 +260,31 @@ def test_a_hundred_classes_are_the_worst_twenty():
     confusion = np.eye(100, dtype=int) * 10
     confusion[97, :3] = (9, 8, 7)
     sizes = {name: 100 - n for n, name in enumerate(classes)}
-    pictures = Pictures({"train": sizes, "validation": sizes, "test": sizes}, 0, (0, 0))
-    known = facts(confusion.tolist(), classes, pictures=pictures)
-    text = card.whole(known, REGISTERED)
-    each, sized = rows(text, "class "), rows(text, "pictures of")
+    images = Images({"train": sizes, "validation": sizes, "test": sizes}, 0, (0, 0))
+    known = facts(confusion.tolist(), classes, images=images)
+    text = model_card.whole(known, REGISTERED)
+    each, sized = rows(text, "class "), rows(text, "images of")
     assert len(each) == 21
     assert [row[0] for row in each[1:5]] == ["class_097", "class_000", "class_001", "class_002"]
     assert "20 classes of 100 with the lowest F1" in text
     assert [row[0] for row in sized[1:]] == [f"class_{n:03}" for n in range(99, 79, -1)] + ["all classes"]
     assert sized[-1][1:] == ["5,050"] * 3
     assert "class_007 and 92 more" in text
-    assert "- 9 of 34 pictures of class_097 were taken for class_000 (26%)" in text
+    assert "- 9 of 34 images of class_097 were taken for class_000 (26%)" in text
     assert len(text) < 9000
-    short = card.description(known, REGISTERED, LIMIT)
+    short = model_card.description(known, REGISTERED, LIMIT)
     assert len(short.encode()) <= LIMIT
 
 
 def test_description_leaves_out_what_is_too_long_and_says_so():
     known = facts()
-    whole = card.whole(known, REGISTERED)
+    whole = model_card.whole(known, REGISTERED)
     where = f"The whole card is in `card/model_card.md` of run {'r' * 32}"
-    assert where in card.description(known, REGISTERED, 100_000) and where not in whole
-    assert "Left out here" not in card.description(known, REGISTERED, 100_000)
+    assert where in model_card.description(known, REGISTERED, 100_000) and where not in whole
+    assert "Left out here" not in model_card.description(known, REGISTERED, 100_000)
     seen = set()
     for most in range(5000, 1000, -50):
-        text = card.description(known, REGISTERED, most)
+        text = model_card.description(known, REGISTERED, most)
         assert len(text.encode()) <= most
         assert text.startswith("# pets, version 3\n") and where in text
         (left_out,) = re.findall(r"Left out here: (.*)\.", text) or [""]
@@ -292,7 +294,7 @@ def test_description_leaves_out_what_is_too_long_and_says_so():
         assert ("# Scores" in text) == (not left_out.endswith(("scores", "how to load it")))
     assert len(seen) > 4
     with pytest.raises(ValueError, match="100 are too few"):
-        card.description(known, REGISTERED, 100)
+        model_card.description(known, REGISTERED, 100)
 
 
 def test_description_keeps_its_limit_whatever_the_names_are():
@@ -305,6 +307,6 @@ def test_description_keeps_its_limit_whatever_the_names_are():
             known, params=PARAMS | {"data.source": long * 9}, place=victory([long] * 9, 3, 0.8, 0.1).place
         )
         registered = replace(REGISTERED, name=long.replace("\udcff", "x"))  # no registry takes such a name
-        text = card.description(known, registered, LIMIT)
+        text = model_card.description(known, registered, LIMIT)
         assert len(text.encode()) <= LIMIT
         assert "card/model_card.md" in text

@@ -109,7 +109,7 @@ def test_sweep_on_a_cluster_of_separate_folders(project: Project, server: Server
     (parent,) = client.search_runs(["0"], "tags.step = 'sweep'")
     assert parent.data.metrics["cells/finished"] == 8
     assert "test/accuracy" in parent.data.metrics
-    # the driver's folder has the pictures, and nothing of the runs
+    # the driver's folder has the images, and nothing of the runs
     assert not (project.path / "mlflow.db").exists()
     # once more, with one more cell: nothing is fetched again, and the study is found
     longer = GRID.replace("0.07", "0.07,0.08")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline import comparison, intervals
-from pipeline.objective import Objective
-from pipeline.predictions import Predictions
+from pipeline.evaluation import comparison, intervals
+from pipeline.evaluation.objective import Objective
+from pipeline.evaluation.predictions import Predictions
 
 
 def answers(labels: np.ndarray, right: np.ndarray, sure: float = 0.9) -> np.ndarray:

@@ -18,7 +18,7 @@ from conftest import (
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipeline.data import sample
+from pipeline.sources import sample
 
 pytestmark = pytest.mark.slow
 

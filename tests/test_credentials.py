@@ -10,11 +10,11 @@ import mlflow
 import pytest
 from conftest import ROOT, Project, assert_user_error
 from mlflow import MlflowClient
-from test_bad_input import pictures
+from test_bad_input import images
 
-from pipeline.arguments import load
-from pipeline.credentials import is_masked, without_password
-from pipeline.errors import UserError
+from pipeline.config.command_line import load
+from pipeline.runtime.credentials import is_masked, without_password
+from pipeline.runtime.errors import UserError
 from pipeline.tracking import runs, store
 
 
@@ -47,9 +47,9 @@ def test_masking(address, shown):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory):
-    """A zip of pictures behind an address with a password and a token."""
+    """A zip of images behind an address with a password and a token."""
     folder = tmp_path_factory.mktemp("served")
-    pictures(folder / "pets", cat=10, dog=10)
+    images(folder / "pets", cat=10, dog=10)
     shutil.make_archive(str(folder / "pets"), "zip", folder / "pets")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -99,7 +99,7 @@ def test_what_mlflow_run_recorded_itself_is_warned_of(prepared):
     assert run.data.tags["mlflow.source.name"] == "https://me:***@host/repository"
 
 
-def test_prepared_pictures_do_not_depend_on_them(prepared, address):
+def test_prepared_images_do_not_depend_on_them(prepared, address):
     """The download and the prepared set are found again by the recorded address, and by other credentials."""
     folders = set(prepared.path.glob("data/*/*"))
     for source in (without_password(address), address.replace("secret", "other")):

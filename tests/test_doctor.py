@@ -13,18 +13,18 @@ from mlflow import MlflowClient
 from PIL import Image, ImageEnhance, ImageOps
 
 from benchmarks import doctor as planting
-from pipeline.arguments import load
-from pipeline.data.layout import Rejection
-from pipeline.data.prepared import prepare
-from pipeline.data.sources import Picture
-from pipeline.data.splits import TEST, TRAIN, VALIDATION
-from pipeline.data.storage import Prepared
-from pipeline.doctor import duplicates, findings, kinds, labels, looks, needs, page, quick
+from pipeline.config.command_line import load
+from pipeline.dataset.prepare import prepare
+from pipeline.dataset.storage import Prepared
+from pipeline.doctor import checks, class_balance, cost, duplicates, findings, image_stats, label_noise, page
 from pipeline.doctor.duplicates import Pair
+from pipeline.sources.layout import Rejection
+from pipeline.sources.source import SourceImage
+from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
 
 def blots(count: int, seed: int = 0) -> list[Image.Image]:
-    """Pictures of soft blots of colour, each another."""
+    """Images of soft blots of colour, each another."""
     noise = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
     return [Image.fromarray(one).resize((96, 96), Image.Resampling.BICUBIC) for one in noise]
 
@@ -34,7 +34,7 @@ def pixels(images: list[Image.Image]) -> np.ndarray:
 
 
 def small_set(splits: list[str], classes: list[str], images: np.ndarray | None = None) -> Prepared:
-    """A prepared set of pictures 0.png, 1.png, …, as it comes from the disk."""
+    """A prepared set of images 0.png, 1.png, …, as it comes from the disk."""
     names = sorted(set(classes))
     count = len(splits)
     return Prepared(
@@ -46,7 +46,7 @@ def small_set(splits: list[str], classes: list[str], images: np.ndarray | None =
         labels=np.array([names.index(name) for name in classes]),
         names=tuple(f"{number}.png" for number in range(count)),
         splits=np.array(splits),
-        picture_digests=np.repeat(np.arange(count, dtype="u8"), 2).reshape(count, 2),
+        image_digests=np.repeat(np.arange(count, dtype="u8"), 2).reshape(count, 2),
         rejected=(),
     )
 
@@ -116,7 +116,7 @@ def test_only_the_rows_that_are_asked_for_are_compared():
     assert duplicates.near(images, rows[:3]) == ([], True)
 
 
-def test_pictures_of_one_colour_are_like_nothing():
+def test_images_of_one_colour_are_like_nothing():
     images = np.stack([np.full((64, 64, 3), value, np.uint8) for value in (0, 10, 255)])
     assert duplicates.near(images, np.arange(3)) == ([], True)
 
@@ -137,24 +137,24 @@ def test_folds_are_even_and_keep_groups_together():
     groups = np.arange(90)
     groups[[10, 20]] = 5
     groups[70] = 65
-    folds = labels.folds(given, groups, seed=1)
+    folds = label_noise.folds(given, groups, seed=1)
     assert folds[5] == folds[10] == folds[20]
     assert folds[65] == folds[70]
     for label in (0, 1):
-        counts = np.bincount(folds[given == label], minlength=labels.FOLDS)
+        counts = np.bincount(folds[given == label], minlength=label_noise.FOLDS)
         assert counts.max() - counts.min() <= 4
-    assert (folds != labels.folds(given, groups, seed=2)).any()
+    assert (folds != label_noise.folds(given, groups, seed=2)).any()
 
 
-def test_suspects_are_as_sure_to_be_of_another_class_as_its_own_pictures():
+def test_suspects_are_as_sure_to_be_of_another_class_as_its_own_images():
     given = np.array([0, 0, 0, 1, 1, 1])
     of_one = np.array([0.1, 0.95, 0.85, 0.8, 0.9, 0.25])  # the probability of class 1
     probabilities = np.stack([1 - of_one, of_one], axis=1)
-    # class 1's own pictures have 0.65 on average, class 0's 0.3667: 1 and 2 are above the one, 5 above the
+    # class 1's own images have 0.65 on average, class 0's 0.3667: 1 and 2 are above the one, 5 above the
     # other
-    assert labels.suspects(given, probabilities).tolist() == [1, 2, 5]
+    assert label_noise.suspects(given, probabilities).tolist() == [1, 2, 5]
     probabilities[2] = [0.4, 0.6]  # more likely of class 1, but less than its own
-    assert labels.suspects(given, probabilities).tolist() == [1, 5]
+    assert label_noise.suspects(given, probabilities).tolist() == [1, 5]
 
 
 def test_looks_read_headers_only(tmp_path):
@@ -169,7 +169,9 @@ def test_looks_read_headers_only(tmp_path):
         encoded("CMYK", (64, 64), "JPEG"),
         b"gone",
     ]
-    seen = looks.look([Picture(f"{n}", "a", lambda data=data: data) for n, data in enumerate(files)])
+    seen = image_stats.look(
+        [SourceImage(f"{n}", "a", lambda data=data: data) for n, data in enumerate(files)]
+    )
     assert seen.formats == {"JPEG": 2, "PNG": 1}
     assert seen.modes == {"RGB": 1, "L": 1, "CMYK": 1}
     assert seen.sizes.tolist() == [[200, 100], [40, 300], [64, 64], [0, 0]]
@@ -179,10 +181,10 @@ def test_looks_read_headers_only(tmp_path):
 
 def test_quick_part_tells_of_uneven_and_small_classes():
     even = small_set([TRAIN] * 20 + [VALIDATION] * 20, ["cat", "dog"] * 20)
-    assert len(quick.lines(even)) == 1
+    assert len(class_balance.lines(even)) == 1
     uneven = small_set([TRAIN] * 8 + [VALIDATION] * 12, ["dog"] * 2 + ["cat"] * 6 + ["cat"] * 11 + ["dog"])
-    first, second, _ = quick.lines(uneven)
-    assert "cat has 5.7 times as many pictures as dog; always answering cat would score 0.85" in first
+    first, second, _ = class_balance.lines(uneven)
+    assert "cat has 5.7 times as many images as dog; always answering cat would score 0.85" in first
     assert "train.class_weight=balanced" in first
     assert second.endswith(": dog 1")
 
@@ -195,11 +197,11 @@ def test_pairs_are_told_by_labels_then_by_splits():
         Pair(2, 3, 1, 0.95, False),
         Pair(4, 5, 1, 0.97, False),
     ]
-    torn, leaks, within = kinds.duplicates(prepared, pairs, complete=True)
-    assert [(row.picture, row.other) for row in torn.rows] == [("2.png", "3.png")]
-    assert [(row.picture, row.other) for row in leaks.rows] == [("0.png", "1.png"), ("4.png", "5.png")]
-    assert "1 test picture has a near duplicate among the training pictures" in leaks.meaning
-    assert [(row.picture, row.other) for row in within.rows] == [("0.png", "2.png")]
+    torn, leaks, within = checks.duplicates(prepared, pairs, complete=True)
+    assert [(row.image, row.other) for row in torn.rows] == [("2.png", "3.png")]
+    assert [(row.image, row.other) for row in leaks.rows] == [("0.png", "1.png"), ("4.png", "5.png")]
+    assert "1 test image has a near duplicate among the training images" in leaks.meaning
+    assert [(row.image, row.other) for row in within.rows] == [("0.png", "2.png")]
     assert within.rows[0].detail == "correlation 0.990, 0 of 64 bits differ, mirrored"
     assert (torn.to_do, leaks.to_do, within.to_do) == (True, True, False)
 
@@ -207,13 +209,13 @@ def test_pairs_are_told_by_labels_then_by_splits():
 def test_needs_add_up(tmp_path):
     (tmp_path / "images.npy").write_bytes(bytes(5000))
     prepared = replace(small_set([TRAIN] * 6 + [VALIDATION] * 4, ["a", "b"] * 5), path=tmp_path)
-    pace = needs.Pace(
+    pace = cost.Pace(
         features=100.0, epoch=2.0, tuned_epoch=8.0, memory=3 << 30, weights=1000, features_bytes=400
     )
     arguments = ["--train.epochs=5", "--model.name=transfer", "--model.fine_tune_epochs=3"]
     params = load(arguments, ROOT / "params.yaml")
-    alone = needs.Room(workers=1, worker_memory=2 << 30, memory=16 << 30, disk=10**9)
-    one = needs.of(params, prepared, pace, cells=10, room=alone, left=1.0)
+    alone = cost.Room(workers=1, worker_memory=2 << 30, memory=16 << 30, disk=10**9)
+    one = cost.of(params, prepared, pace, cells=10, room=alone, left=1.0)
     # 10 s until it starts, the features, 10 cells of 5 * 2 + 3 * 8 s and 1.7 s beside
     assert one.seconds == pytest.approx(10 + 100 + 340 + 17)
     assert one.memory == 3 << 30
@@ -221,7 +223,7 @@ def test_needs_add_up(tmp_path):
     assert one.disk == 10 * (1000 + 300_000 + 240) + 3000 + 400
     assert one.prepared == 5000
     pair = replace(alone, workers=2, worker_memory=4 << 30)
-    two = needs.of(params, prepared, pace, cells=10, room=pair, left=0.0)
+    two = cost.of(params, prepared, pace, cells=10, room=pair, left=0.0)
     assert two.seconds == pytest.approx(10 + 340 / 1.2 + 8.5)
     assert two.memory == 8 << 30
     assert dict(page.needed(two))["time"] == "some 5 min (10 cells, 2 at a time)"
@@ -242,44 +244,46 @@ class _Page(HTMLParser):
         self.text += data
 
 
-def test_page_shows_names_as_they_are_and_bounds_its_pictures():
+def test_page_shows_names_as_they_are_and_bounds_its_images():
     odd = '<script>alert("1")</script>&.png'
     file = io.BytesIO()
     blots(1)[0].save(file, "PNG")
     prepared = small_set([TRAIN, TEST] * 30, ["<b>", "dog"] * 30)
     pairs = [Pair(number, number + 2, 0, 0.99, False) for number in range(58)]
     found = (
-        *kinds.left_out([Rejection(odd, "damaged: <i>")], {}),
-        *kinds.duplicates(prepared, pairs, complete=False),
+        *checks.left_out([Rejection(odd, "damaged: <i>")], {}),
+        *checks.duplicates(prepared, pairs, complete=False),
     )
     examination = page.Examination("there", prepared, None, found, None, (), ())
     read = _Page(
-        page.html(examination, {name: Picture(name, "", file.getvalue) for name in prepared.names}).decode()
+        page.html(
+            examination, {name: SourceImage(name, "", file.getvalue) for name in prepared.names}
+        ).decode()
     )
     assert odd in read.text
     assert "damaged: <i>" in read.text
     assert not {"b", "i"} & {tag for tag, _ in read.tags}
-    pictures = [attrs["src"] for tag, attrs in read.tags if tag == "img"]
-    assert len(pictures) == page.SHOWN
-    assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
+    images = [attrs["src"] for tag, attrs in read.tags if tag == "img"]
+    assert len(images) == page.SHOWN
+    assert all(source.startswith("data:image/jpeg;base64,") for source in images)
     assert "Ready, with 1 thing to look at" in read.text
     assert "At least 58 near duplicates within a split" in read.text
     rows = findings.table(found).decode().splitlines()
-    assert rows[0] == "kind,picture,label,other,other_label,split,other_split,detail"
+    assert rows[0] == "kind,image,label,other,other_label,split,other_split,detail"
     assert len(rows) == 1 + 1 + 58
 
 
 def test_page_of_a_thousand_classes_is_small_and_shows_the_ends():
     classes = [f"class {number:03}" for number in range(1000) for _ in range(4 if number == 7 else 2)]
     prepared = small_set([TRAIN, VALIDATION] * 1001, classes)
-    found = tuple(kinds.classes(prepared))
+    found = tuple(checks.classes(prepared))
     examination = page.Examination("there", prepared, None, found, None, (), ())
     content = page.html(examination, {})
     assert len(content) < 50_000
     read = _Page(content.decode())
     assert "The 20 largest and the 20 smallest classes; 960 more lie between them." in read.text
     assert "class 500" not in read.text
-    assert all(len(line) < 300 for line in [*page.console(examination), *quick.lines(prepared)])
+    assert all(len(line) < 300 for line in [*page.console(examination), *class_balance.lines(prepared)])
     assert found[0].rows[-1].label == "class 007"  # the smallest first, in findings.csv, too
     assert len(findings.table(found).splitlines()) == 1 + 1000 + 1000
 
@@ -299,37 +303,38 @@ def test_every_reason_why_the_sweep_would_fail_is_told(project: Project):
     arguments = (f"--data.source={photos}", "--model.name=transfer", "--model.backbone=nowhere.keras")
     result = project.run("doctor", *arguments)
     assert_user_error(result, "the sweep would fail", "nowhere.keras", "data.max_rejected")
-    assert "10 pictures cannot be used" in result.stdout
+    assert "10 images cannot be used" in result.stdout
     rows = planting.findings(project.path / "doctor" / "findings.csv")
     assert sum(row["kind"] == "left_out" and row["detail"] == "empty file" for row in rows) == 10
     assert {row["label"]: row["detail"] for row in rows if row["kind"] == "imbalance"} == {
-        "cat": "20 pictures",
-        "horse": "60 pictures",
+        "cat": "20 images",
+        "horse": "60 images",
     }
     assert "The sweep would fail" in (project.path / "doctor" / "doctor.html").read_text()
     (run,) = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'doctor'")
     assert run.info.status == "FAILED"
     assert run.data.metrics["findings/left_out"] == 10
     # the sweep tells at first sight what takes no closer look
-    plan = ("--sweep.plan=true", "--train.precision=float32", "--data.max_rejected=0.2")
+    plan = ("--sweep.dry_run=true", "--train.precision=float32", "--data.max_rejected=0.2")
     result = project.run("sweep", arguments[0], *plan)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("horse has 3.0 times as many pictures as cat") == 1
+    assert result.stdout.count("horse has 3.0 times as many images as cat") == 1
     assert "mlflow run . -e doctor" in result.stdout
 
 
-def test_first_model_without_a_backbone_is_asked_about_every_picture(tmp_path):
-    from pipeline import models, trial
-    from pipeline.doctor import first_model
+def test_first_model_without_a_backbone_is_asked_about_every_image(tmp_path):
+    from pipeline import models
+    from pipeline.doctor import baseline
+    from pipeline.training import batches
 
     params = load(
         ["--data.limit=60", "--data.image_size=32", f"--data.cache={tmp_path}"], ROOT / "params.yaml"
     )
     prepared = prepare(params.data, params.seed)
-    folds = labels.folds(prepared.labels, np.arange(60), seed=1)
+    folds = label_noise.folds(prepared.labels, np.arange(60), seed=1)
     network = models.build(params.model, 32, 2, seed=1)
-    splits = [trial.examples(prepared, split) for split in (TRAIN, VALIDATION, TEST)]
-    answers = first_model.ask(network, params, prepared, splits, folds)
+    splits = [batches.examples(prepared, split) for split in (TRAIN, VALIDATION, TEST)]
+    answers = baseline.ask(network, params, prepared, splits, folds)
     assert answers.by == "simple_cnn at 32 px"
     assert answers.probabilities.shape == (60, 2)
     assert answers.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)  # nobody was left out

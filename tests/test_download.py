@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.download import DOGS_VS_CATS, Remote, fetch
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
+from pipeline.sources.download import DOGS_VS_CATS, Remote, fetch
 
 BODY = bytes(range(256)) * 800  # 204,800 bytes
 OTHER = BODY[::-1]
@@ -424,7 +424,7 @@ def test_folder_that_cannot_be(server, tmp_path):
 def test_two_processes_share_one_download(server, tmp_path):
     server.answers = [Answer(stop=1000, stall=True)]
     code = (
-        "import sys; from pathlib import Path; from pipeline.data.download import Remote, fetch\n"
+        "import sys; from pathlib import Path; from pipeline.sources.download import Remote, fetch\n"
         "print(fetch(Remote(sys.argv[1]), Path(sys.argv[2])))"
     )
     command = [sys.executable, "-c", code, server.url(), str(tmp_path)]
@@ -443,7 +443,7 @@ def test_two_processes_share_one_download(server, tmp_path):
 def test_killed_process_leaves_what_the_next_one_resumes(server, tmp_path):
     server.answers = [Answer(stop=1000, stall=True), Answer()]
     code = (
-        "import sys; from pathlib import Path; from pipeline.data.download import Remote, fetch\n"
+        "import sys; from pathlib import Path; from pipeline.sources.download import Remote, fetch\n"
         "fetch(Remote(sys.argv[1]), Path(sys.argv[2]), timeout=0.5, pause=600.0)"
     )
     command = [sys.executable, "-c", code, server.url(), str(tmp_path)]

@@ -8,7 +8,7 @@ from conftest import Project, assert_user_error, predictions
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipeline.data import sample
+from pipeline.sources import sample
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ SMALL = ("--data.limit=100", "--data.image_size=32", "--train.epochs=1")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Project:
-    """A project with one training, which makes many mistakes, and a folder of pictures."""
+    """A project with one training, which makes many mistakes, and a folder of images."""
     project = Project(tmp_path_factory.mktemp("trained"))
     result = project.run("train", *SMALL)
     assert result.returncode == 0, result.stderr
@@ -26,7 +26,7 @@ def trained(tmp_path_factory) -> Project:
     for number in range(3):
         sample.draw("cat", number).save(photos / f"{number}.png")
     (photos / "1b.png").write_bytes((photos / "1.png").read_bytes()[:300])
-    (photos.parent / "notes.txt").write_text("no picture")
+    (photos.parent / "notes.txt").write_text("no image")
     return project
 
 
@@ -54,15 +54,15 @@ def on_disk(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_folder_of_pictures(trained, client, training):
+def test_folder_of_images(trained, client, training):
     result = trained.run("explain", "--explain.source=photos", "--explain.output=figures/new")
     assert result.returncode == 0, result.stderr
     assert "left out, since it cannot be read: cat/1b.png: truncated" in result.stdout
     assert "notes.txt" not in result.stdout
     sheet = trained.path / "figures/new/sheet.png"
-    assert f"3 pictures explained by Grad-CAM\nexplanations: {sheet}\n" in result.stdout
+    assert f"3 images explained by Grad-CAM\nexplanations: {sheet}\n" in result.stdout
     files = on_disk(trained.path / "figures" / "new")
-    assert set(files) == {"sheet.png", "picture_01.png", "picture_02.png", "picture_03.png"}
+    assert set(files) == {"sheet.png", "image_01.png", "image_02.png", "image_03.png"}
     run = newest_explanation(client)
     assert run.data.tags["explained_run_id"] == training.info.run_id
     assert run.info.status == "FINISHED"
@@ -80,18 +80,18 @@ def test_most_confident_errors_on_the_validation_split(trained, client, training
     folder = Path(training.info.artifact_uri.removeprefix("file://"), "report")
     wrong = [row for row in predictions(folder) if row["label"] != row["prediction"]]
     assert len(wrong) >= 4
-    result = trained.run("explain", "--explain.count=4")
+    result = trained.run("explain", "--explain.max_images=4")
     assert result.returncode == 0, result.stderr
-    assert f"{len(wrong)} mistakes on 20 validation pictures, the surest 4 shown" in result.stdout
+    assert f"{len(wrong)} mistakes on 20 validation images, the surest 4 shown" in result.stdout
     assert set(on_disk(trained.path / "explanations")) == {
         "sheet.png",
-        *(f"picture_0{n}.png" for n in range(1, 5)),
+        *(f"image_0{n}.png" for n in range(1, 5)),
     }
     assert logged(newest_explanation(client)) == on_disk(trained.path / "explanations")
 
 
 def test_class_and_layer_change_the_map(trained, training):
-    ask = ("--explain.source=photos", "--explain.count=1", f"--explain.run_id={training.info.run_id}")
+    ask = ("--explain.source=photos", "--explain.max_images=1", f"--explain.run_id={training.info.run_id}")
     sheets = {}
     for name, more in {
         "cat": ("--explain.class_name=cat",),
@@ -100,8 +100,8 @@ def test_class_and_layer_change_the_map(trained, training):
     }.items():
         result = trained.run("explain", *ask, *more, f"--explain.output={name}")
         assert result.returncode == 0, result.stderr
-        assert "the first 1 of 4 pictures; explain.count takes more" in result.stdout
-        sheets[name] = (trained.path / name / "picture_01.png").read_bytes()
+        assert "the first 1 of 4 images; explain.max_images takes more" in result.stdout
+        sheets[name] = (trained.path / name / "image_01.png").read_bytes()
     assert len(set(sheets.values())) == 3
 
 
@@ -123,19 +123,19 @@ def test_champion_comes_before_a_newer_run(trained, client, training):
 def test_what_users_get_wrong(trained):
     (trained.path / "empty").mkdir()
     (trained.path / "broken").mkdir()
-    (trained.path / "broken" / "1.jpg").write_bytes(b"no picture")
+    (trained.path / "broken" / "1.jpg").write_bytes(b"no image")
     (trained.path / "file").write_text("")
     photos = "--explain.source=photos"
     for arguments, words in {
-        ("--explain.source=empty",): ("no pictures", str(trained.path / "empty")),
+        ("--explain.source=empty",): ("no images", str(trained.path / "empty")),
         ("--explain.source=nowhere",): ("nowhere", "does not exist", "allowed: a folder"),
-        ("--explain.source=file",): ("none of the 1 pictures", "file"),
-        ("--explain.source=broken",): ("none of the 1 pictures", "1.jpg", "not a picture"),
+        ("--explain.source=file",): ("none of the 1 images", "file"),
+        ("--explain.source=broken",): ("none of the 1 images", "1.jpg", "not an image"),
         (photos, "--explain.class_name=bird"): ("'bird'", "null, cat, dog"),
         (photos, "--explain.layer=conv"): ("'conv'", "conv2d, activation, max_pooling2d", "conv2d_3"),
         (photos, "--explain.run_id=abc"): ("no run 'abc'",),
         (photos, "--explain.output=file"): ("explain.output", str(trained.path / "file")),
-        (photos, "--explain.count=0"): ("explain.count", "from 1 up to 100"),
+        (photos, "--explain.max_images=0"): ("explain.max_images", "from 1 up to 100"),
     }.items():
         assert_user_error(trained.run("explain", *arguments), *words)
 

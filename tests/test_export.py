@@ -17,12 +17,12 @@ from conftest import ROOT, Project, assert_user_error
 from keras import layers
 from mlflow import MlflowClient
 
-from pipeline import exports
-from pipeline.arguments import load
-from pipeline.data import sample
-from pipeline.errors import UserError
+from pipeline.config.command_line import load
+from pipeline.config.schema import ExportFormat
+from pipeline.inference import export as exports
 from pipeline.models import simple_cnn
-from pipeline.schema import ExportFormat
+from pipeline.runtime.errors import UserError
+from pipeline.sources import sample
 from pipeline.steps import export
 
 CLASSES = ("cat", "dog", "naïve “ox”")
@@ -68,7 +68,7 @@ def unsettled(build: Callable[[], keras.Model]) -> keras.Model:
     return network
 
 
-def pictures(network: keras.Model, count: int) -> np.ndarray:
+def images(network: keras.Model, count: int) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, *network.input_shape[1:]), dtype=np.uint8)
 
 
@@ -80,13 +80,13 @@ def test_every_format_answers_as_the_network_does(tmp_path, build):
     for format, name in export.FILES.items():
         exports.write(network, CLASSES, format, tmp_path / name)
         for count in (1, 7):
-            images = pictures(network, count)
-            got = exports.answers_of_file(format, tmp_path / name, images)
-            expected = network.predict_on_batch(images)
+            arrays = images(network, count)
+            got = exports.answers_of_file(format, tmp_path / name, arrays)
+            expected = network.predict_on_batch(arrays)
             assert got.shape == (count, len(CLASSES))
             np.testing.assert_allclose(got, expected, atol=1e-5)
             assert exports.compare(expected, got).same
-            assert not exports.compare(other.predict_on_batch(images), got).same
+            assert not exports.compare(other.predict_on_batch(arrays), got).same
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (taken,), (given) = session.get_inputs(), session.get_outputs()
     assert (taken.name, taken.type) == ("images", "tensor(uint8)")
@@ -238,17 +238,17 @@ def test_champion_is_exported(exported, monkeypatch, capsys):
         )
         assert run.data.metrics[f"export/{format}/max_difference"] < 1e-5
 
-    # the README's own words, on a picture of another size, against the model that is served
+    # the README's own words, on an image of another size, against the model that is served
     readme = (ROOT / "README.md").read_text()
     snippet = re.search(r"\n## Export\n.*?```python\n(.*?)```", readme, re.DOTALL)[1]
-    picture = sample.draw("cat", 5)
-    picture.save(exported.path / "cat.jpg", format="PNG")
+    image = sample.draw("cat", 5)
+    image.save(exported.path / "cat.jpg", format="PNG")
     monkeypatch.chdir(exported.path)
     exec(snippet, {})
     mlflow.set_tracking_uri(exported.uri)
     model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")
     mlflow.set_tracking_uri(None)
-    answer = model.get_raw_model().predict(np.asarray(picture)[None]).iloc[0]
+    answer = model.get_raw_model().predict(np.asarray(image)[None]).iloc[0]
     label, probability = capsys.readouterr().out.splitlines()[-1].split()
     assert (label, float(probability)) == (
         answer["label"],
@@ -265,9 +265,7 @@ def test_file_that_answers_otherwise_is_not_kept(exported, monkeypatch, capsys):
     before = content(exported.path / "exports")
     (training,) = MlflowClient(exported.uri).search_runs(["0"], "tags.step = 'train'")
     (model,) = training.outputs.model_outputs
-    params = load(
-        [f"--export.model=models:/{model.model_id}", "--export.formats=onnx", "--export.pictures=5"]
-    )
+    params = load([f"--export.model=models:/{model.model_id}", "--export.formats=onnx", "--export.images=5"])
     mlflow.set_tracking_uri(exported.uri)
     try:
         with (

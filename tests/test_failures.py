@@ -1,4 +1,4 @@
-"""What goes wrong in a sweep: changed pictures, no memory, no time, a bug, a full disk."""
+"""What goes wrong in a sweep: changed images, no memory, no time, a bug, a full disk."""
 
 import subprocess
 import sys
@@ -18,14 +18,14 @@ from conftest import (
     sweep_run,
 )
 
-from pipeline.sweep import worker
+from pipeline.execution import worker
 
 pytestmark = pytest.mark.slow
 
 TINY = ("--data.limit=40", "--data.image_size=16", "--train.epochs=2", "--sweep.workers=1")
 
 
-def test_pictures_changed_in_mid_sweep(project):
+def test_images_changed_in_mid_sweep(project):
     arguments = (*TINY, '--sweep.grid={"bias_initializer":[0.0,0.01,0.02,0.03,0.04]}')
     process = project.start("sweep", *arguments)
     read_until(process, "cell 1/5")
@@ -128,7 +128,7 @@ def test_cell_that_can_record_nothing_answers_all_the_same(monkeypatch):
     # its parameters are none: an error of its own
     task = worker.Task(
         token="t", session="s", study="study", sweep_run_id="1" * 32, run_id="0" * 32, name="cell",
-        params={}, store=f"http://127.0.0.1:{free_port()}", pictures={}, epochs=1, judged=False,
+        params={}, store=f"http://127.0.0.1:{free_port()}", images={}, epochs=1, judged=False,
         shared=False, versions={},
     )  # fmt: skip
     try:

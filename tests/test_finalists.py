@@ -18,17 +18,18 @@ import pytest
 from conftest import ROOT, Project, cell_runs, leaderboard, sweep_run
 from mlflow import MlflowClient
 
-from pipeline import intervals, report, significance
-from pipeline.arguments import load
-from pipeline.errors import Interrupted, UserError
-from pipeline.params import Params
+from pipeline.config.command_line import load
+from pipeline.config.params import Params
+from pipeline.evaluation import intervals, significance
+from pipeline.inference import report
+from pipeline.runtime.errors import Interrupted, UserError
 from pipeline.steps import sweep
 from pipeline.sweep import finalists, verdict
 from pipeline.sweep import leaderboard as board
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.order import Rule
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking.trials import CellRun, Trial
+from pipeline.tracking.sweep_runs import CellRun, Trial
 
 GRID = '--sweep.grid={"dropout":[0.1,0.2,0.3,0.4]}'
 
@@ -229,7 +230,7 @@ def experiment(tmp_path_factory) -> str:
 
 
 def answered(experiment: str, dropout: float, right: np.ndarray, order: np.ndarray, **changes) -> CellRun:
-    """A cell's run whose answers are right where told, its pictures in some order."""
+    """A cell's run whose answers are right where told, its images in some order."""
     labels = np.arange(PICTURES) % 2
     probabilities = np.eye(2)[np.where(right, labels, 1 - labels)]
     names = changes.get("names", NAMES)
@@ -274,20 +275,18 @@ def test_verdict_names_those_that_cannot_be_told_from_the_winner(experiment):
         }
     ]  # fmt: skip
     assert found["winner"] == {"run_id": ranking[0].run_id, "name": "dropout_0.1"}
-    assert (found["compared"], found["pictures"], found["level"]) == (3, PICTURES, 0.95)
+    assert (found["compared"], found["images"], found["level"]) == (3, PICTURES, 0.95)
     assert (found["metric"], found["finalists"], found["ranked_by_mean"]) == ("accuracy", [], False)
     low, high = intervals.wilson(360, PICTURES)
     assert verdict.lines(found) == [
         f"accuracy of the best: 0.9000 (95 % interval {low:.3f} to {high:.3f})",
-        "1 other cannot be told from it on these 400 pictures (McNemar, 95 %): dropout_0.2",
+        "1 other cannot be told from it on these 400 images (McNemar, 95 %): dropout_0.2",
     ]
     assert json.loads(verdict.as_json(found))["interval"] == [low, high]
 
     alone = verdict.of(as_ranked([ranking[0], ranking[2]]))
     assert alone["indistinguishable"] == []
-    assert (
-        verdict.lines(alone)[1] == "it is better than every other cell on these 400 pictures (McNemar, 95 %)"
-    )
+    assert verdict.lines(alone)[1] == "it is better than every other cell on these 400 images (McNemar, 95 %)"
     # by another metric: the second is right more often, so the first is not better
     other = verdict.of(as_ranked([ranking[2], ranking[0]], "f1"))
     assert [entry["run_id"] for entry in other["indistinguishable"]] == [ranking[0].run_id]
@@ -306,7 +305,7 @@ def test_verdict_goes_by_the_metric_that_ranks(experiment):
     found = verdict.of(as_ranked(ranking, "macro_f1"))
     assert [entry["run_id"] for entry in found["indistinguishable"]] == [ranking[1].run_id]
     assert (found["test"], found["metric"], found["compared"]) == ("bootstrap", "macro_f1", 2)
-    said = "by macro_f1 on these 400 pictures (bootstrap, 95 %): dropout_0.2"
+    said = "by macro_f1 on these 400 images (bootstrap, 95 %): dropout_0.2"
     assert verdict.lines(found)[1].endswith(said)
 
 
@@ -380,7 +379,7 @@ def test_finalists_are_trained_again_once(project, monkeypatch, capsys):
         with pytest.raises(Interrupted):
             sweep.run(more)
         assert "of 4 repeats of the finalists are done" in capsys.readouterr().out
-        sweep.run(load([*TINY, "--sweep.repeats=2", "--sweep.plan=true"]))
+        sweep.run(load([*TINY, "--sweep.repeats=2", "--sweep.dry_run=true"]))
         assert "4 repeats, " in capsys.readouterr().out
         sweep.run(more)
         after = repeats_of(project)

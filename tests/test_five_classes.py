@@ -41,7 +41,7 @@ def swept(tmp_path_factory) -> Project:
     """A project in which the default grid was asked of a transfer network, with two learning rates."""
     project = Project(tmp_path_factory.mktemp("five"))
     for label, colour in COLOURS.items():
-        folder = project.path / "pictures" / label
+        folder = project.path / "images" / label
         folder.mkdir(parents=True)
         for number in range(15):
             draw(colour, number).save(folder / f"{number}.png")
@@ -53,7 +53,7 @@ def swept(tmp_path_factory) -> Project:
         project.path / "backbone.keras"
     )
     result = project.run(
-        "sweep", "--data.source=pictures", f"--data.image_size={SIZE}",
+        "sweep", "--data.source=images", f"--data.image_size={SIZE}",
         "--train.epochs=12", "--train.batch_size=8",
         "--model.name=transfer", "--model.backbone=backbone.keras", "--model.dropout=0",
         "--model.fine_tune_epochs=1", "--sweep.grid.learning_rate=[0.1, 0.03]", "--sweep.workers=1",
@@ -85,7 +85,7 @@ def test_report_tells_five_classes_apart(swept):
 
 def test_prediction_explanation_and_export_of_the_champion(swept):
     common = ("--register.name=discs",)
-    result = swept.run("predict", "--predict.source=pictures", *common)
+    result = swept.run("predict", "--predict.source=images", *common)
     assert result.returncode == 0, result.stderr
     with (swept.path / "predictions/predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -93,7 +93,7 @@ def test_prediction_explanation_and_export_of_the_champion(swept):
     right = [row["label"] == row["name"].split("/")[0] for row in rows]
     assert len(right) == 75 and np.mean(right) > 0.5
 
-    result = swept.run("explain", "--explain.source=pictures/navy", "--explain.count=2", *common)
+    result = swept.run("explain", "--explain.source=images/navy", "--explain.max_images=2", *common)
     assert result.returncode == 0, result.stderr
     assert "CAM" in result.stdout
     assert len(list((swept.path / "explanations").glob("*.png"))) == 3  # two and the sheet
@@ -105,7 +105,7 @@ def test_prediction_explanation_and_export_of_the_champion(swept):
     mlflow.set_tracking_uri(swept.uri)
     model = mlflow.pyfunc.load_model("models:/discs@champion")
     mlflow.set_tracking_uri(None)
-    encoded = [(swept.path / "pictures" / row["name"]).read_bytes() for row in rows[::10]]
+    encoded = [(swept.path / "images" / row["name"]).read_bytes() for row in rows[::10]]
     answer = model.predict(pd.DataFrame({"image": encoded}))
     assert list(answer["label"]) == [row["label"] for row in rows[::10]]
     pixels = np.stack([np.asarray(draw(COLOURS["navy"], 3).resize((SIZE, SIZE)))])

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import importlib, json, sys
 from pathlib import Path
-from pipeline.data import prepared
+from pipeline.dataset import prepared
 
 class TensorFlowImported(Exception):
     pass
@@ -34,7 +34,7 @@ def prepare(data, seed):
     assert "tensorflow" not in sys.modules and "keras" not in sys.modules
     return real(data, seed)
 
-from pipeline.arguments import load
+from pipeline.config.command_line import load
 from pipeline.tracking import store
 real, prepared.prepare = prepared.prepare, prepare
 sys.meta_path.insert(0, Finder())
@@ -65,7 +65,7 @@ def test_images_are_prepared_before_tensorflow_is_imported(with_champion: Projec
         steps = {
             "train": (small, [24]),
             "main": (small, [24]),
-            "sweep": ([*small, "--sweep.plan=true"], [24]),
+            "sweep": ([*small, "--sweep.dry_run=true"], [24]),
             "evaluate": ([f"--evaluate.run_id={training.info.run_id}"], [16]),
             "explain": ([], [16]),
             "export": ([], [16]),

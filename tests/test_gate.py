@@ -14,10 +14,11 @@ import pytest
 from conftest import described_model
 from mlflow import MlflowClient
 
-from pipeline import comparison, gate
-from pipeline.data.prepared import Prepared
-from pipeline.errors import UserError
-from pipeline.objective import Objective
+from pipeline.dataset.prepare import Prepared
+from pipeline.evaluation import comparison
+from pipeline.evaluation.objective import Objective
+from pipeline.inference import gate
+from pipeline.runtime.errors import UserError
 from pipeline.tracking import catalog, registry
 
 CLASSES = ("cat", "dog")
@@ -49,7 +50,7 @@ def images(size: int, digest: str = "d", names: tuple[str, ...] = ("a", "b")) ->
         labels=np.arange(len(names)) % 2,
         names=names,
         splits=np.array(["validation"] * len(names)),
-        picture_digests=names,
+        image_digests=names,
         rejected=(),
     )
 

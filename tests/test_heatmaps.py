@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_figures import LONG, box, open_png, texts
 
-from pipeline import figures, heatmaps
+from pipeline.figures import canvas, heatmaps
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -38,10 +38,10 @@ def test_overlay_leaves_the_cold_as_it_was_and_reddens_the_hot():
     assert (heatmaps.overlay(GREY, np.zeros((4, 4))) == GREY).all()
 
 
-def test_side_by_side_shows_picture_map_and_overlay():
+def test_side_by_side_shows_image_map_and_overlay():
     figure = heatmaps.side_by_side(GREY, corner(), "dog.1.jpg: predicted dog 0.98", "CAM of dog")
     written = texts(figure)
-    assert {"dog.1.jpg: predicted dog 0.98", "CAM of dog", "picture", "overlay", "0", "1"} <= set(written)
+    assert {"dog.1.jpg: predicted dog 0.98", "CAM of dog", "image", "overlay", "0", "1"} <= set(written)
     left, middle, right = (axes.images[0].get_array() for axes in figure.axes[:3])
     assert (left == 128).all()
     assert middle.shape == left.shape[:2]
@@ -67,10 +67,10 @@ def test_side_by_side_is_readable(shape, name):
     assert max(sizes) - min(sizes) < 2
 
 
-def test_sheet_shows_each_picture_beside_its_overlay():
+def test_sheet_shows_each_image_beside_its_overlay():
     images = np.stack([GREY, GREY // 2, GREY])
     maps = np.stack([corner(), np.zeros((4, 4)), corner()])
-    image = open_png(figures.png(heatmaps.sheet(images, maps, ["one", "two", "three"]), indexed=False))
+    image = open_png(canvas.png(heatmaps.sheet(images, maps, ["one", "two", "three"]), indexed=False))
     pixels = np.asarray(image.convert("RGB"))
     assert (pixels[100, 100] == 128).all()
     assert (pixels[150, 350] == 128).all()  # the cold part of the first overlay
@@ -93,7 +93,7 @@ def test_sheet_takes_any_size(shape):
     assert not any(one.overlaps(other) for one, other in itertools.combinations(written, 2))
 
 
-def test_sheet_needs_a_map_and_a_caption_a_picture():
+def test_sheet_needs_a_map_and_a_caption_a_image():
     for maps, captions in ((1, 2), (2, 1)):
         with pytest.raises(ValueError, match="shorter"):
             heatmaps.sheet(np.stack([GREY, GREY]), np.ones((maps, 4, 4)), ["caption"] * captions)
@@ -102,6 +102,6 @@ def test_sheet_needs_a_map_and_a_caption_a_picture():
 def test_photographs_keep_their_colours():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (192, 192, 3), np.uint8)
-    data = figures.png(heatmaps.sheet(image[None], np.zeros((1, 4, 4)), ["one"]), indexed=False)
+    data = canvas.png(heatmaps.sheet(image[None], np.zeros((1, 4, 4)), ["one"]), indexed=False)
     pixels = np.asarray(open_png(data).convert("RGB"))
     np.testing.assert_array_equal(pixels[8:200, 8:200], image)

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,45 +17,25 @@ MODULES = {
     for package in (SERVED, "pipeline")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-# A module belongs to the longest name here that it starts with. Imports only point down, or along a floor.
-FLOORS = {
-    SERVED: 0,
-    "pipeline": 0,
-    "pipeline.data": 1,
-    "pipeline.models": 1,
-    "pipeline.training": 1,
-    "pipeline.examples": 1,
-    "pipeline.features": 1,
-    "pipeline.graphs": 1,
-    "pipeline.precision": 1,
-    "pipeline.checkpoint": 1,
-    "pipeline.metrics": 1,
-    "pipeline.objective": 1,
-    "pipeline.intervals": 1,
-    "pipeline.significance": 1,
-    "pipeline.comparison": 1,
-    "pipeline.markdown": 1,
-    "pipeline.pages": 1,
-    "pipeline.facts": 1,
-    "pipeline.card": 1,
-    "pipeline.lettering": 1,
-    "pipeline.figures": 1,
-    "pipeline.saliency": 1,
-    "pipeline.heatmaps": 1,
-    "pipeline.exports": 1,
-    "pipeline.report": 1,
-    "pipeline.predictions": 1,
-    "pipeline.doctor": 1,
-    "pipeline.tracking": 2,
-    "pipeline.trial": 2,
-    "pipeline.evaluation": 2,
-    "pipeline.gate": 2,
-    "pipeline.selection": 2,
-    "pipeline.provenance": 2,
-    "pipeline.prediction": 2,
-    "pipeline.sweep": 2,
-    "pipeline.steps": 3,
-}
+# From the lowest layer up: a package imports only from those before it.
+LAYERS = (
+    "runtime",
+    "config",
+    "sources",
+    "dataset",
+    "models",
+    "evaluation",
+    "figures",
+    "training",
+    "pages",
+    "tracking",
+    "doctor",
+    "inference",
+    "execution",
+    "sweep",
+    "reports",
+    "steps",
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -77,15 +58,31 @@ def _within(path: Path, node: ast.ImportFrom) -> bool:
     return path.parent.name == SERVED and (node.level > 0 or node.module.partition(".")[0] == SERVED)
 
 
-def floor(module: str) -> int:
-    parts = module.split(".")
-    return next(FLOORS[name] for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in FLOORS)
+def layer(module: str) -> int:
+    """The number of a module's layer; the served package, and the root of `pipeline`, are the lowest."""
+    package, *rest = module.split(".")
+    return LAYERS.index(rest[0]) + 1 if package == "pipeline" and rest else 0
+
+
+def package(module: str) -> list[str]:
+    return module.split(".")[: 1 if module.startswith(SERVED) else 2]
+
+
+def test_every_package_is_a_layer():
+    assert {path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")} == set(LAYERS)
+    assert {path.stem for path in (ROOT / "pipeline").glob("*.py")} == {"__init__"}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_only_point_down(module):
+def test_imports_point_to_lower_layers(module):
     for other in imports(MODULES[module]) & set(MODULES):
-        assert floor(other) <= floor(module), f"{module} imports {other}"
+        assert layer(other) < layer(module) or package(other) == package(module), f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_no_package_has_a_cycle(package):
+    mine = {name: path for name, path in MODULES.items() if name.startswith(f"pipeline.{package}.")}
+    TopologicalSorter({name: imports(path) & set(mine) for name, path in mine.items()}).prepare()
 
 
 def test_only_tracking_imports_mlflow():
@@ -109,7 +106,7 @@ def test_served_code_imports_itself_and_what_its_models_pin():
 
 def test_data_imports_neither_mlflow_nor_tensorflow():
     for module, path in MODULES.items():
-        if module.startswith("pipeline.data"):
+        if module.startswith("pipeline.dataset"):
             names = {name.split(".")[0] for name in imports(path)}
             assert not names & {"mlflow", "tensorflow", "keras"}, module
 

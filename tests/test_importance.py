@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pipeline.sweep.importance import importance
+from pipeline.reports.importance import importance
 
 NAN = float("nan")
 

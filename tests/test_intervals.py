@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
-from pipeline import intervals
+from pipeline.evaluation import intervals
 
 
 # R. G. Newcombe, Two-sided confidence intervals for the single proportion, Statistics in Medicine 17 (1998),
@@ -21,14 +21,14 @@ def test_wilson_gives_published_values(successes, n, low, high):
     assert intervals.wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
-def test_wilson_by_hand_for_one_picture():
+def test_wilson_by_hand_for_one_image():
     # with z² = 3.8415: (1 + z²/2) / (1 + z²) ± z (z²/4)^½ / (1 + z²), so 1 / (1 + z²) to 1
     assert intervals.wilson(1, 1) == (pytest.approx(1 / 4.841459, abs=1e-6), 1.0)
     assert intervals.wilson(0, 1) == (0.0, pytest.approx(3.841459 / 4.841459, abs=1e-6))
 
 
 def test_wilson_holds_the_truth_19_times_in_20():
-    """By the binomial distribution itself, which leaves nothing to chance: of 40 pictures, any true share."""
+    """By the binomial distribution itself, which leaves nothing to chance: of 40 images, any true share."""
     n, covered = 40, []
     for truth in np.linspace(0.02, 0.98, 97):
         chances = [math.comb(n, k) * truth**k * (1 - truth) ** (n - k) for k in range(n + 1)]

@@ -10,10 +10,12 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 
-from pipeline import evaluation, models
-from pipeline.arguments import load
-from pipeline.data import prepared, splits
-from pipeline.data.prepared import Prepared
+from pipeline import models
+from pipeline.config.command_line import load
+from pipeline.dataset import prepare
+from pipeline.dataset.prepare import Prepared
+from pipeline.inference import evaluate
+from pipeline.sources import split_names
 from pipeline.tracking import artifacts, catalog, runs
 from pipeline.tracking import models as logged
 
@@ -26,7 +28,7 @@ def images(tmp_path_factory) -> Prepared:
     folder = tmp_path_factory.mktemp("logged")
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     with contextlib.chdir(folder):
-        yield prepared.prepare(read().data, seed=1)
+        yield prepare.prepare(read().data, seed=1)
     mlflow.set_tracking_uri(None)
 
 
@@ -37,7 +39,7 @@ def uris(images) -> dict[str, str]:
     for rate, accuracy in ACCURACIES.items():
         params = read(f"--train.learning_rate={rate}")
         with runs.run("train", params, {"step": "train"}) as run_id:
-            artifacts.log_dataset(images, params.data.source, splits.TRAIN, splits.VALIDATION)
+            artifacts.log_dataset(images, params.data.source, split_names.TRAIN, split_names.VALIDATION)
             loss = math.nan if rate == "0.1" else 1 - accuracy  # a diverged network has no loss
             scores = {"report/accuracy": accuracy, "report/loss": loss}
             found[rate] = logged.log(run_id, network(), images, scores)
@@ -114,9 +116,9 @@ def test_recording_again_adds_nothing(images, uris):
 def test_evaluation_adds_the_test_split(images, uris):
     model = logged.load(uris["0.01"])
     with runs.run("evaluate", read(), {"step": "evaluate"}) as run_id:
-        artifacts.log_dataset(images, "sample", splits.TEST)
-        result = evaluation.evaluate(model, images, splits.TEST)
-        evaluation.record(result, images, splits.TEST, "test split", run_id)
+        artifacts.log_dataset(images, "sample", split_names.TEST)
+        result = evaluate.evaluate(model, images, split_names.TEST)
+        evaluate.record(result, images, split_names.TEST, "test split", run_id)
     accuracy = result.report.accuracy
     assert MlflowClient().get_run(run_id).data.metrics["test/accuracy"] == accuracy
     (found,) = search(

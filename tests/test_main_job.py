@@ -15,9 +15,10 @@ from conftest import ROOT, Project, predictions
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipeline import report, significance
-from pipeline.errors import UserError
-from pipeline.tracking import histories
+from pipeline.evaluation import significance
+from pipeline.inference import report
+from pipeline.runtime.errors import UserError
+from pipeline.tracking import metric_histories
 
 pytestmark = pytest.mark.slow
 
@@ -180,12 +181,12 @@ def test_report_of_the_sweep_links_its_cells(parent, cell_runs, swept):
     linked = set(re.findall(r"#/experiments/0/runs/(\w+)", page))
     assert linked == {run.info.run_id for run in [parent, *cell_runs]}
     assert f"validation accuracy {parent.data.metrics['best/accuracy']:.3f}" in page
-    assert page.count("data:image/jpeg") > 12  # examples of two classes; mistakes, and uncertain pictures
+    assert page.count("data:image/jpeg") > 12  # examples of two classes; mistakes, and uncertain images
     assert parent.data.tags["machine"] in page
 
 
-def test_report_of_an_older_sweep_needs_no_pictures(parent, cell_runs, swept, browser):
-    """By a cell's run id, where the prepared pictures are gone; a real browser opens it from disk."""
+def test_report_of_an_older_sweep_needs_no_images(parent, cell_runs, swept, browser):
+    """By a cell's run id, where the prepared images are gone; a real browser opens it from disk."""
     run_id = f"--report.run_id={cell_runs[0].info.run_id}"
     result = swept.run("report", run_id, "--data.cache=gone", "--report.output=a/b.html")
     assert result.returncode == 0, result.stderr
@@ -218,7 +219,7 @@ def test_report_refuses_what_is_no_sweep(swept, monkeypatch, run_id, experiment,
     mlflow.set_tracking_uri(swept.uri)
     try:
         with pytest.raises(UserError, match=words):
-            histories.sweep_run(run_id)
+            metric_histories.sweep_run(run_id)
     finally:
         mlflow.set_tracking_uri(None)
 
@@ -230,9 +231,9 @@ images, index, uri = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 model = mlflow.pyfunc.load_model("models:/dogs-vs-cats@champion")
 rows = [row for row in csv.DictReader(open(index))]
-pictures = np.load(images)
+images = np.load(images)
 wanted = [n for n, row in enumerate(rows) if row["split"] == "validation"]
-answers = model.get_raw_model().predict(pictures[wanted])[["cat", "dog"]].to_numpy()
+answers = model.get_raw_model().predict(images[wanted])[["cat", "dog"]].to_numpy()
 for n, answer in zip(wanted, answers):
     print("answer", rows[n]["name"], *(repr(float(value)) for value in answer))
 """
@@ -306,7 +307,7 @@ def test_alias_moves_only_to_a_better_version(swept, client, parent):
     assert (renewed.tags["sweep_settled"], renewed.tags["sweep_run_id"]) == ("true", parent.info.run_id)
 
 
-def test_evaluate_takes_the_newest_run_with_its_own_pictures(swept, client, parent):
+def test_evaluate_takes_the_newest_run_with_its_own_images(swept, client, parent):
     result = swept.run("evaluate")
     assert result.returncode == 0, result.stderr
     run = client.search_runs(["0"], "tags.step = 'evaluate'")[0]
@@ -379,7 +380,7 @@ def test_main_chains_three_nested_runs(project):
     steps = {run.info.run_name: run for run in nested}
     assert steps["evaluate"].data.tags["evaluated_run_id"] == steps["train"].info.run_id
     assert "test/accuracy" in steps["evaluate"].data.metrics
-    assert steps["prepare"].data.metrics["pictures/train"] == 72  # 0.6 of 120
+    assert steps["prepare"].data.metrics["images/train"] == 72  # 0.6 of 120
 
 
 def test_mlflow_run_passes_any_key_on(tmp_path):

@@ -13,9 +13,9 @@ from typing import TextIO
 import pytest
 from conftest import ROOT, Project
 
-from pipeline import console
-from pipeline.arguments import load
-from pipeline.errors import UserError
+from pipeline.config.command_line import load
+from pipeline.runtime import console
+from pipeline.runtime.errors import UserError
 from pipeline.sweep.identity import study_name
 
 
@@ -151,7 +151,7 @@ def test_debug_shows_what_libraries_say_and_what_led_to_an_error(project):
 DEBUGGED_WORKER = """
 import logging, os
 from pipeline import quiet
-from pipeline.arguments import load
+from pipeline.config.command_line import load
 
 if __name__ == "__main__":
     quiet.choose("debug")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, roc_auc_score
 
-from pipeline import metrics
-from pipeline.metrics import diverged, most_confident_errors, report
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import diverged, most_confident_errors, report
 
 # Three classes; predicted 0 0 1 | 1 2 | 2, so class 0 has 2 of 3, class 1 has 1 of 2, class 2 has 1 of 1.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -105,7 +105,7 @@ def test_probabilities_of_half_precision_have_an_area():
 
 
 @pytest.mark.filterwarnings("error")
-def test_class_without_a_picture_keeps_its_row():
+def test_class_without_a_image_keeps_its_row():
     got = report(np.array([0, 0]), certain(np.array([0, 1]), 3), CLASSES)
     assert got.confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
     assert got.per_class["bird"] == {"precision": 0, "recall": 0, "f1-score": 0, "support": 0}
@@ -169,7 +169,7 @@ def test_diverged(losses, probabilities, expected):
 
 
 def test_import_leaves_scikit_learn_alone():
-    code = "import sys, pipeline.metrics; sys.exit('sklearn' in sys.modules)"
+    code = "import sys, pipeline.evaluation.metrics; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
 
 

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from keras import layers
 
-from pipeline import features, models, saliency, training
-from pipeline.arguments import load
-from pipeline.data import workplace
-from pipeline.errors import UserError
-from pipeline.examples import Batches, Examples, predict
+from pipeline import models
+from pipeline.config.command_line import load
+from pipeline.config.networks import APPLICATIONS, NETWORKS
+from pipeline.evaluation.objective import Objective
+from pipeline.inference import class_activation
 from pipeline.models import backbones
-from pipeline.networks import APPLICATIONS, NETWORKS
-from pipeline.objective import Objective
+from pipeline.runtime import files as workplace
+from pipeline.runtime.errors import UserError
+from pipeline.training import feature_cache
+from pipeline.training import train as training
+from pipeline.training.batches import Batches, Examples, predict
 
 ROOT = Path(__file__).parents[1]
 LITE = ROOT.parent / "shared/models/efficientnet_lite0.keras"
@@ -62,15 +65,17 @@ def transfer(backbone):
     return ("--model.name=transfer", f"--model.backbone={backbone}")
 
 
-def pictures(count: int = 60, folder: Path | None = None) -> tuple[Examples, Examples]:
+def images(count: int = 60, folder: Path | None = None) -> tuple[Examples, Examples]:
     """Bright and dark noise, which anything learns: two thirds to train on, one to validate."""
     random = np.random.default_rng(3)
     labels = np.arange(count) % 2
-    images = random.integers(0, 130, (count, SIZE, SIZE, 3)) + 120 * labels[:, None, None, None]
+    arrays = random.integers(0, 130, (count, SIZE, SIZE, 3)) + 120 * labels[:, None, None, None]
     cut = 2 * count // 3
-    cache = features.Cache(folder, np.array([f"digest {row}" for row in range(count)])) if folder else None
+    cache = (
+        feature_cache.Cache(folder, np.array([f"digest {row}" for row in range(count)])) if folder else None
+    )
     return tuple(
-        Examples(images.astype(np.uint8), labels, indices, cache)
+        Examples(arrays.astype(np.uint8), labels, indices, cache)
         for indices in (np.arange(cut), np.arange(cut, count))
     )
 
@@ -80,7 +85,7 @@ def train(*arguments: str, folder: Path | None = None, **more) -> training.Train
     return training.train(
         params.model,
         params.train,
-        *pictures(folder=folder),
+        *images(folder=folder),
         2,
         params.seed,
         Objective(params.sweep.metric),
@@ -105,7 +110,7 @@ def test_every_name_has_a_builder_and_what_is_known_of_it():
         (["--model.name=transfer", "--model.backbone=EfficientNetV2B0", "--model.weights=none"], 32),
     ],
 )
-def test_pictures_in_probabilities_out_and_safely_loaded_again(arguments, size, tmp_path):
+def test_images_in_probabilities_out_and_safely_loaded_again(arguments, size, tmp_path):
     network = build(*arguments, size=size)
     images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     probabilities = network.predict(images, verbose=0)
@@ -150,8 +155,8 @@ def test_applications_preprocess_as_keras_says():
 def test_vgg16_cam_is_explained_by_its_own_weights_at_a_sixteenth():
     network = build("--model.name=vgg16_cam", "--model.weights=none", size=64)
     images = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    found = saliency.explain(network, images)
-    assert found.method == saliency.CAM
+    found = class_activation.explain(network, images)
+    assert found.method == class_activation.CAM
     assert found.maps.shape == (1, 4, 4)
     assert not [layer for layer in network.layers if isinstance(layer, layers.Dropout)]
 
@@ -168,7 +173,7 @@ def test_only_the_head_of_a_frozen_backbone_is_trained(transfer, backbone):
 
 def test_training_on_kept_features_gives_what_the_whole_network_predicts(transfer):
     trained = train(*transfer)
-    np.testing.assert_allclose(predict(trained.model, pictures()[1]), trained.probabilities, atol=1e-5)
+    np.testing.assert_allclose(predict(trained.model, images()[1]), trained.probabilities, atol=1e-5)
 
 
 def test_fine_tuning_moves_the_top_layers_and_no_statistics(transfer, backbone):
@@ -221,7 +226,7 @@ def test_going_on_in_either_stage_gives_the_same_digits(transfer, augment, broke
 def test_early_stopping_ends_a_stage_and_not_the_training(transfer):
     trained = train(
         *transfer,
-        *("--train.epochs=9", "--train.learning_rate=1e-9", "--train.early_stopping=1"),
+        *("--train.epochs=9", "--train.learning_rate=1e-9", "--train.early_stopping_patience=1"),
         *("--model.fine_tune_epochs=9", "--model.fine_tune_learning_rate=1e-9"),
     )
     assert len(trained.history["loss"]) == 4  # two of each: the first, and one that is no better
@@ -234,10 +239,10 @@ def test_pruned_training_ends_in_the_first_stage(transfer):
 
 
 def test_features_are_computed_once(transfer, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "CHUNK", 16)
+    monkeypatch.setattr(feature_cache, "CHUNK", 16)
     first = train(*transfer, folder=tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
-    assert len(files) == 3 + 2  # 40 and 20 pictures
+    assert len(files) == 3 + 2  # 40 and 20 images
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".npy"]
     second = train(*transfer, "--train.learning_rate=0.02", folder=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == files
@@ -257,24 +262,24 @@ def test_other_weights_have_other_features(transfer, backbone, tmp_path):
     assert len(list(tmp_path.rglob("*.npy"))) == 4  # two splits, twice
 
 
-def test_augmented_pictures_have_no_features_kept(transfer, tmp_path):
+def test_augmented_images_have_no_features_kept(transfer, tmp_path):
     train(*transfer, "--train.augment=true", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_that_change_places_keep_their_own_features(transfer, tmp_path, monkeypatch):
-    """A rename moves pictures to other rows of a set whose digest stays: chunks go by their own pictures."""
-    monkeypatch.setattr(features, "CHUNK", 16)
-    data, extractor = pictures()[0], backbones.extractor(build(*transfer, num_classes=2))
+def test_images_that_change_places_keep_their_own_features(transfer, tmp_path, monkeypatch):
+    """A rename moves images to other rows of a set whose digest stays: chunks go by their own images."""
+    monkeypatch.setattr(feature_cache, "CHUNK", 16)
+    data, extractor = images()[0], backbones.extractor(build(*transfer, num_classes=2))
 
     def computed(order: np.ndarray) -> np.ndarray:
         digests = np.array([f"digest {row}" for row in order])
         moved = Examples(data.images[order], data.labels[order], data.indices)
-        return features.compute(
+        return feature_cache.compute(
             extractor,
             lambda rows: Batches(replace(moved, indices=rows), 16, with_labels=False),
             moved.indices,
-            features.Cache(tmp_path, digests),
+            feature_cache.Cache(tmp_path, digests),
         )
 
     names = np.arange(60)
@@ -286,16 +291,16 @@ def test_pictures_that_change_places_keep_their_own_features(transfer, tmp_path,
     np.testing.assert_allclose(np.asarray(second), first[swapped[:40]], rtol=1e-5)
     rows = np.array([20, 39, 3])
     np.testing.assert_array_equal(second[rows], np.asarray(second)[rows])
-    assert len(list(tmp_path.rglob("*.npy"))) == 3 + 2, "the chunk of neither picture is reused"
+    assert len(list(tmp_path.rglob("*.npy"))) == 3 + 2, "the chunk of neither image is reused"
     assert (np.diff(first[[3, 20]], axis=0) != 0).any()
 
 
 def test_features_are_those_of_the_asked_rows(transfer):
-    data = pictures()[1]
+    data = images()[1]
     network = build(*transfer, num_classes=2)
     extractor = backbones.extractor(network)
     rows = np.array([59, 41, 50])
-    found = features.compute(
+    found = feature_cache.compute(
         extractor, lambda rows: Batches(Examples(data.images, data.labels, rows), 2, with_labels=False), rows
     )
     np.testing.assert_allclose(found, extractor.predict(data.images[rows], verbose=0), rtol=1e-5)
@@ -354,7 +359,7 @@ def test_network_of_two_inputs_is_refused(tmp_path):
     pair = [keras.Input((None, None, 3)), keras.Input((None, None, 3))]
     keras.Model(pair, layers.Conv2D(2, 3)(layers.Add()(pair))).save(tmp_path / "two.keras")
     text = told("--model.name=transfer", f"--model.backbone={tmp_path}/two.keras")
-    assert "one input of pictures" in text
+    assert "one input of images" in text
 
 
 def test_weights_of_another_model(transfer, tmp_path):
@@ -370,16 +375,16 @@ def test_weights_of_another_model(transfer, tmp_path):
     assert "allowed: imagenet, none, or a file" in told(*transfer, "--model.weights=imagnet")
 
 
-def test_picture_size_that_the_network_cannot_take(tmp_path):
+def test_image_size_that_the_network_cannot_take(tmp_path):
     text = told("--model.name=transfer", "--model.backbone=Xception", "--model.weights=none", size=64)
-    assert "Xception cannot take pictures of 64 px" in text and "71x71" in text
-    assert "VGG16 cannot take pictures of 16 px" in told("--model.name=vgg16_cam", "--model.weights=none")
+    assert "Xception cannot take images of 64 px" in text and "71x71" in text
+    assert "VGG16 cannot take images of 16 px" in told("--model.name=vgg16_cam", "--model.weights=none")
     headless(size=24).save(tmp_path / "fixed.keras")
     text = told("--model.name=transfer", f"--model.backbone={tmp_path}/fixed.keras")
     assert "set data.image_size=24" in text
     headless(layers.MaxPooling2D(8)).save(tmp_path / "deep.keras")
     text = told("--model.name=transfer", f"--model.backbone={tmp_path}/deep.keras")
-    assert "cannot take pictures of 16 px" in text
+    assert "cannot take images of 16 px" in text
 
 
 def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
@@ -415,7 +420,7 @@ def test_weights_that_are_there_are_loaded_without_waiting(tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(not LITE.exists(), reason=f"{LITE} is not there")
-def test_real_backbone_takes_pictures_of_any_size():
+def test_real_backbone_takes_images_of_any_size():
     network = build("--model.name=transfer", f"--model.backbone={LITE}", size=96)
     assert backbones.extractor(network).output.shape == (None, 1280)
     assert backbones.is_frozen(network)

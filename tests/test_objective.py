@@ -7,11 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import metrics, scores, training
-from pipeline.arguments import load
-from pipeline.examples import Examples
-from pipeline.objective import Objective
-from pipeline.schema import SweepParams
+from pipeline.config import scores
+from pipeline.config.command_line import load
+from pipeline.config.schema import SweepParams
+from pipeline.evaluation import metrics
+from pipeline.evaluation.objective import Objective
+from pipeline.training import train
+from pipeline.training.batches import Examples
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["accuracy", "loss", "precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1"]
@@ -58,7 +60,7 @@ def test_best_epoch_and_early_stopping_go_by_the_objective(name):
         [
             "--train.epochs=8",
             "--train.learning_rate=0.05",
-            "--train.early_stopping=2",
+            "--train.early_stopping_patience=2",
             "--data.image_size=16",
         ],
         ROOT / "params.yaml",
@@ -67,7 +69,7 @@ def test_best_epoch_and_early_stopping_go_by_the_objective(name):
     images, labels = rng.integers(0, 256, (60, 16, 16, 3), np.uint8), np.arange(60) % 2  # nothing to learn
     objective = Objective(name)
     parts = [Examples(images, labels, rows) for rows in (np.arange(40), np.arange(40, 60))]
-    trained = training.train(params.model, params.train, *parts, 2, 42, objective)
+    trained = train.train(params.model, params.train, *parts, 2, 42, objective)
     values = trained.history[objective.key]
     best = objective.best(values)
     ties = [epoch for epoch, value in enumerate(values) if value == values[best]]

@@ -11,8 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from pipeline import pages
-from pipeline.pages import charts, sweep, times, values
-from pipeline.pages.findings import (
+from pipeline.pages import charts, parameter_values, sweep, timing
+from pipeline.pages.summary import asides, verdict
+from pipeline.pages.sweep_data import (
     Cell,
     Confusion,
     Epoch,
@@ -20,11 +21,10 @@ from pipeline.pages.findings import (
     Exhibits,
     Failed,
     Findings,
+    Images,
     Importance,
-    Pictures,
 )
 from pipeline.pages.thumbnails import jpeg
-from pipeline.pages.verdict import asides, verdict
 
 NASTY = "</script><b>\udcff|ü"
 SERVER = "http://127.0.0.1:5000"
@@ -61,11 +61,11 @@ def grid(count: int) -> list[Cell]:
 
 
 def findings(cells: list[Cell], classes: tuple[str, ...] = ("cat", "dog"), **changes) -> Findings:
-    """Findings of a sweep whose winner has 80 of 100 validation pictures right."""
+    """Findings of a sweep whose winner has 80 of 100 validation images right."""
     n = len(classes)
     matrix = np.full((n, n), 20 // (n - 1)) + np.eye(n, dtype=int) * (80 - 20 // (n - 1))
-    picture = jpeg(np.full((20, 40, 3), 90, np.uint8))
-    exhibit = Exhibit(picture, f"{NASTY}.jpg", classes[0], classes[1], 0.99)
+    image = jpeg(np.full((20, 40, 3), 90, np.uint8))
+    exhibit = Exhibit(image, f"{NASTY}.jpg", classes[0], classes[1], 0.99)
     wide = Confusion(classes, matrix)
     found = Findings(
         run_id="f" * 32, experiment_id="7", study="abc", server=SERVER, served=False,
@@ -75,8 +75,8 @@ def findings(cells: list[Cell], classes: tuple[str, ...] = ("cat", "dog"), **cha
         test=(cells[0].scores, wide) if cells else None, has_test=True, verdict=None,
         importance=Importance(dict.fromkeys(cells[0].values, 0.2), 0.2, "Shares.") if len(cells) > 1 else "",
         exhibits=Exhibits([exhibit] * 3, [exhibit] * 8, 20, 100, "", "Grad-CAM", "3.11.7", ("keras==3",)),
-        pictures=Pictures("/data/x", "a folder", 32, {"train": dict.fromkeys(classes, 1000)}, classes,
-                          {name: [picture] for name in classes}, [(NASTY, "empty file")] * 60, ""),
+        images=Images("/data/x", "a folder", 32, {"train": dict.fromkeys(classes, 1000)}, classes,
+                          {name: [image] for name in classes}, [(NASTY, "empty file")] * 60, ""),
         environment=[("Python", "3.11.7")], settings={"data.source": NASTY},
     )  # fmt: skip
     return replace(found, **changes)
@@ -100,7 +100,7 @@ def ranked_by_loss() -> Findings:
 def with_finalists() -> Findings:
     """Findings of a sweep that was stopped when one of its two finalists had been trained once more."""
     best, second, *_ = cells = grid(6)
-    told = {"winner": {"run_id": best.run_id}, "indistinguishable": [], "pictures": 100}
+    told = {"winner": {"run_id": best.run_id}, "indistinguishable": [], "images": 100}
     known = {"mean": 0.8, "spread": None, "scores": [0.8], "seeds": [43], "interval": [0.7, 0.9]}
     unknown = {"mean": None, "spread": None, "scores": [], "seeds": [], "interval": None}
     finalists = [
@@ -167,7 +167,10 @@ def test_sweep_stopped_amid_its_finalists_is_not_the_whole():
 
 def test_minimised_metric_is_best_where_it_is_lowest():
     told = SWEEPS["loss"]
-    (low, *_), high = values.effects("learning_rate", told.cells[:5], "loss"), told.cells[4].scores["loss"]
+    (low, *_), high = (
+        parameter_values.effects("learning_rate", told.cells[:5], "loss"),
+        told.cells[4].scores["loss"],
+    )
     assert low.best < high
     maximised, minimised = (
         str(charts.parallel(["learning_rate"], told.cells[:5], metric)).index(charts.WORST_TO_BEST[0])
@@ -208,7 +211,7 @@ def test_effects_are_means_and_deviations_by_value():
         cell(n, {"rate": rate}, score)
         for n, (rate, score) in enumerate([(0.1, 0.5), (0.01, 0.6), (0.1, 0.7)])
     ]
-    low, high = values.effects("rate", cells, "accuracy")
+    low, high = parameter_values.effects("rate", cells, "accuracy")
     assert (low.text, low.cells, low.mean, low.deviation) == ("0.01", 1, 0.6, None)
     assert (high.text, high.cells, high.best) == ("0.1", 2, 0.7)
     assert high.mean == pytest.approx(0.6)
@@ -216,21 +219,24 @@ def test_effects_are_means_and_deviations_by_value():
 
 
 def test_values_are_written_as_they_are_typed():
-    texts = [values.text_of(value) for value in (0.0, 0.01, 1e-5, 10000.0, 16, True, None, "relu", "true")]
+    texts = [
+        parameter_values.text_of(value)
+        for value in (0.0, 0.01, 1e-5, 10000.0, 16, True, None, "relu", "true")
+    ]
     assert texts == ["0.0", "0.01", "1e-05", "10000", "16", "true", "null", "relu", "true"]
-    assert values.in_order([0.1, 0.001, 0.01]) == ["0.001", "0.01", "0.1"]
-    assert values.places([1e-4, *np.logspace(-3.9, -1.1, 12).tolist(), 1e-1])["0.1"] == 1
+    assert parameter_values.in_order([0.1, 0.001, 0.01]) == ["0.001", "0.01", "0.1"]
+    assert parameter_values.places([1e-4, *np.logspace(-3.9, -1.1, 12).tolist(), 1e-1])["0.1"] == 1
 
 
 def test_time_goes_to_workers_and_their_idleness():
     told = findings([cell(n, {"learning_rate": 0.1}, 0.6) for n in range(4)])
-    assert [row[2] for row in times.phases(told)] == ["5.0 s", "38 s", "16 min 02 s"]
-    assert times.phases(told)[1][1] == "4 trained, 0.8 at once on average"
-    (first, second) = times.workers(told)
+    assert [row[2] for row in timing.phases(told)] == ["5.0 s", "38 s", "16 min 02 s"]
+    assert timing.phases(told)[1][1] == "4 trained, 0.8 at once on average"
+    (first, second) = timing.workers(told)
     # two cells each: 8 s, of which 2 to the first epoch's end, 4 in two more, 2 recording; 38 - 16 idle
     assert [cell["value"] for cell in first[2:]] == [16000, 4000, 8000, 4000, 22000]
     assert first[0] == "host 0" and second[0] == "host 1"
-    assert [times.duration(n) for n in (0.04, 9.96, 59.4, 3599, 7500)] == [
+    assert [timing.duration(n) for n in (0.04, 9.96, 59.4, 3599, 7500)] == [
         "0.0 s", "10 s", "59 s", "59 min 59 s", "2 h 05 min",
     ]  # fmt: skip
 
@@ -245,13 +251,13 @@ def test_time_stands_still_while_a_sweep_is_stopped():
         ended=second.ended + hour,
     )
     told = findings([first, gone_on], ended=second.ended + hour + 1000)
-    shown, paused = times.without_pauses(told)
+    shown, paused = timing.without_pauses(told)
     assert paused == hour + 2000  # from the epoch before the stop to the one after it
     assert shown.cells[0] == first
     assert shown.cells[1].ended - shown.cells[1].started == 8000 - 2000
     assert shown.ended - shown.started == told.ended - told.started - paused
-    assert times.without_pauses(findings([first, second], ended=second.ended + 1000))[1] == 0
-    assert times.without_pauses(NONE) == (NONE, 0)
+    assert timing.without_pauses(findings([first, second], ended=second.ended + 1000))[1] == 0
+    assert timing.without_pauses(NONE) == (NONE, 0)
 
 
 def test_importance_has_a_bar_for_interactions_where_they_are_known():
@@ -278,10 +284,10 @@ def test_page_of_a_thousand_classes_is_small_and_shows_the_ends():
     matrix[7, 900], matrix[3, 4] = 9, 5
     wide = Confusion(classes, matrix)
     counts = {"train": {name: 10 + number for number, name in enumerate(classes)}}
-    few = {name: told.pictures.examples[name] for name in classes[:30]}
+    few = {name: told.images.examples[name] for name in classes[:30]}
     told = replace(
         told, winner=wide, worst=wide, test=None,
-        pictures=replace(told.pictures, counts=counts, examples=few),
+        images=replace(told.images, counts=counts, examples=few),
     )  # fmt: skip
     text = sweep.page(told).decode()
     small = sweep.page(findings(grid(6)))
@@ -297,7 +303,7 @@ def test_page_of_a_thousand_classes_is_small_and_shows_the_ends():
     ):
         assert table.count(f"<td>{shown}</td>") == there, shown
     assert "<td>All classes</td>" in table and f"{sum(counts['train'].values()):,}" in table
-    confused = text[text.index('id="confusion"') : text.index('id="pictures"')]
+    confused = text[text.index('id="confusion"') : text.index('id="images"')]
     assert confused.index("class 900") < confused.index("class 4<")
 
 

@@ -7,11 +7,11 @@ import keras
 import pytest
 import yaml
 
-from pipeline import params, schema
-from pipeline.arguments import help_text, load
-from pipeline.errors import UserError
-from pipeline.grid import Range
-from pipeline.sections import leaves
+from pipeline.config import params, schema
+from pipeline.config.command_line import help_text, load
+from pipeline.config.fields import leaves
+from pipeline.config.search_space import Range
+from pipeline.runtime.errors import UserError
 from pipeline.sweep.cells import count
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def test_command_line_stands_over_the_named_file_and_that_over_the_defaults(tmp_
         ("--model.bias_initializer=-1e-3", "model.bias_initializer", -0.001),
         ("--data.limit=null", "data.limit", None),
         ("--data.source=2024", "data.source", "2024"),
-        ("--data.source=C:/my pictures, new=1", "data.source", "C:/my pictures, new=1"),
+        ("--data.source=C:/my images, new=1", "data.source", "C:/my images, new=1"),
         ("--train.augment=true", "train.augment", True),
         ('--train.schedule={"start": 3}', "train.schedule.start", 3),
         ("--sweep.grid.learning_rate=[0.1, 0.01]", "sweep.grid.learning_rate", (0.1, 0.01)),
@@ -72,8 +72,8 @@ def test_command_line_stands_over_the_named_file_and_that_over_the_defaults(tmp_
         ("--sweep.pruner=hyperband", "sweep.pruner", "hyperband"),
         ("--sweep.time_budget=3600", "sweep.time_budget", 3600),
         ("--sweep.storage=postgresql://host/studies", "sweep.storage", "postgresql://host/studies"),
-        ("--sweep.fresh=true", "sweep.fresh", True),
-        ("--sweep.plan=true", "sweep.plan", True),
+        ("--sweep.restart=true", "sweep.restart", True),
+        ("--sweep.dry_run=true", "sweep.dry_run", True),
         ('--export.formats=["onnx", "keras"]', "export.formats", ("onnx", "keras")),
         ("--export.formats=onnx", "export.formats", ("onnx",)),
     ],
@@ -187,7 +187,10 @@ LEARNING_RATE = "sweep.grid.learning_rate (command line): got "
         ('schedule.start={"low":0,"high":2}', ["sweep.grid.schedule.start", "0 as low", "whole number"]),
         ('activation={"low":1,"high":2}', ["sweep.grid.activation", "{'low': 1, 'high': 2}", "[…] of celu"]),
         ('augment={"low":0,"high":1}', ["sweep.grid.augment", "[…] of auto or true or false"]),
-        ('early_stopping={"low":1,"high":2}', ["sweep.grid.early_stopping", "[…] of whole number from 1"]),
+        (
+            'early_stopping_patience={"low":1,"high":2}',
+            ["sweep.grid.early_stopping_patience", "[…] of whole number from 1"],
+        ),
         ('learning_rate=[{"low":0.1,"high":1}]', [LEARNING_RATE, "or a range"]),
         ("learning_rate={low: 0.1, high: 1}", ["'{low: 0.1, high: 1}'", "JSON", '"low": 0.1']),
         ('learning_rate={"low":0.1},{"high":1}', ["sweep.grid.learning_rate", "JSON"]),
@@ -293,15 +296,15 @@ def test_cell_stands_over_model_and_train():
         ("--sweep.pruner=mean", ["sweep.pruner", "'mean'", "none, median, hyperband"]),
         ("--sweep.time_budget=inf", ["sweep.time_budget", "'inf'", "number above 0 or null"]),
         ("--sweep.storage=", ["sweep.storage", "''", "text or null"]),
-        ("--sweep.fresh=2", ["sweep.fresh", "'2'", "true or false"]),
-        ("--sweep.plan=maybe", ["sweep.plan", "'maybe'", "true or false"]),
+        ("--sweep.restart=2", ["sweep.restart", "'2'", "true or false"]),
+        ("--sweep.dry_run=maybe", ["sweep.dry_run", "'maybe'", "true or false"]),
         (
             '--export.formats=["onnxx"]',
             ["export.formats", "'onnxx'", "keras, saved_model, onnx", "mean onnx?"],
         ),
         ('--export.formats=["onnx","onnx"]', ["export.formats", "'onnx' stands twice"]),
         ("--export.formats=[]", ["export.formats", "empty list", "keras, saved_model, onnx"]),
-        ("--export.pictures=0", ["export.pictures", "'0'", "whole number from 1"]),
+        ("--export.images=0", ["export.images", "'0'", "whole number from 1"]),
         ("--export.model=champion", ["export.model", "'champion'", "models:/ID"]),
         ("--register.name=", ["register.name", "got ''", "an empty value"]),
         ("--register.name=a/b", ["register.name", "'a/b'", "without / : ?"]),
@@ -377,7 +380,7 @@ def test_help_has_every_key_with_default_meaning_and_range():
         if not key.startswith(schema.GRID):
             assert f"--{key} " in text
             assert field.description in text
-    assert "--train.batch_size 32\n    pictures per step\n    allowed: whole number from 1\n" in text
+    assert "--train.batch_size 32\n    images per step\n    allowed: whole number from 1\n" in text
     assert 'dropout; […] of number from 0 below 1 or a range {"low": …, "high": …, "log": false}' in text
 
 

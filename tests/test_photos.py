@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.prepared import prepare
-from pipeline.data.sources import open_source
-from pipeline.data.splits import TEST, TRAIN, VALIDATION
+from pipeline.dataset.prepare import prepare
+from pipeline.sources.source import open_source
+from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data"
 KAGGLE, MICROSOFT = PHOTOS / "dogs-vs-cats-8k.zip", PHOTOS / "petimages-400.zip"
@@ -40,10 +40,10 @@ def section(source: Path, cache: Path, **options) -> SimpleNamespace:
 
 def test_kaggles_layout(tmp_path):
     source = open_source(str(KAGGLE), tmp_path)
-    assert len(source.pictures) == 8000
+    assert len(source.images) == 8000
     assert source.rejected == source.notes == ()
-    assert {picture.label for picture in source.pictures} == {"cat", "dog"}
-    assert all(picture.name.startswith(f"train/{picture.label}.") for picture in source.pictures)
+    assert {image.label for image in source.images} == {"cat", "dog"}
+    assert all(image.name.startswith(f"train/{image.label}.") for image in source.images)
 
 
 def test_preparing_a_part_of_kaggles_photos(tmp_path):
@@ -63,7 +63,7 @@ def test_microsofts_layout(tmp_path, capsys):
     assert len(prepared.names) == 400
     assert prepared.counts(TRAIN) == {"Cat": 120, "Dog": 120}
     told = capsys.readouterr().out
-    assert "400 pictures in 2 classes (Cat 200, Dog 200): 240 train, 80 validation, 80 test" in told
+    assert "400 images in 2 classes (Cat 200, Dog 200): 240 train, 80 validation, 80 test" in told
 
 
 def without_jfif(jpeg: bytes) -> bytes:
@@ -103,13 +103,13 @@ def test_microsofts_true_rate_of_odd_files_passes(tmp_path, capsys):
             archive.writestr(name, data)
 
     prepared = prepare(section(path, tmp_path / "cache"), seed=42)
-    assert [(picture.name, picture.reason) for picture in prepared.rejected] == [
+    assert [(image.name, image.reason) for image in prepared.rejected] == [
         (name, "empty file") for name in empty
     ]
     assert len(prepared.names) == 397
     told = capsys.readouterr().out
-    assert "files that are no pictures, ignored: 2" in told
-    assert f"3 pictures left out, listed in {prepared.path / 'rejected.csv'}: 3 empty file" in told
+    assert "files that are no images, ignored: 2" in told
+    assert f"3 images left out, listed in {prepared.path / 'rejected.csv'}: 3 empty file" in told
 
 
 def test_stripping_the_jfif_header_changes_nothing_that_is_seen():
@@ -149,8 +149,8 @@ def test_ants_and_bees_keep_their_validation_split(tmp_path, capsys):
     data = section(PHOTOS / "hymenoptera.zip", tmp_path / "cache")
     prepare(data, seed=42)
     *_, splits, counts = capsys.readouterr().out.splitlines()
-    assert "test is cut from the training pictures" in splits
-    assert counts == "398 pictures in 2 classes (ants 194, bees 204): 196 train, 153 validation, 49 test"
+    assert "test is cut from the training images" in splits
+    assert counts == "398 images in 2 classes (ants 194, bees 204): 196 train, 153 validation, 49 test"
 
 
 def test_the_photos_split_as_they_are_prepared_are_the_same_training(tmp_path):

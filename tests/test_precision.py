@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from test_training import examples, halves, read, train
 
-from pipeline import machine, precision
-from pipeline.checkpoint import Checkpoint
-from pipeline.examples import predict
-from pipeline.machine import BFLOAT16, FLOAT16, FLOAT32
-from pipeline.sweep import cluster
+from pipeline.execution import cluster
+from pipeline.runtime import hardware
+from pipeline.runtime.hardware import BFLOAT16, FLOAT16, FLOAT32
+from pipeline.training import mixed_precision
+from pipeline.training.batches import predict
+from pipeline.training.checkpoint import Checkpoint
 
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    machine.precision.cache_clear()
+    hardware.precision.cache_clear()
     yield
-    machine.precision.cache_clear()
+    hardware.precision.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -35,9 +36,9 @@ def test_gpus_are_asked_of_their_driver(tmp_path, monkeypatch, capabilities, exp
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(machine, "usable_gpus", lambda there: there)
-    assert machine.precision()[0] == expected
-    params, why = precision.decided(read("--model.name=small_resnet"))
+    monkeypatch.setattr(hardware, "usable_gpus", lambda there: there)
+    assert hardware.precision()[0] == expected
+    params, why = mixed_precision.decided(read("--model.name=small_resnet"))
     assert params.train.precision == expected and "compute capability" in why
 
 
@@ -48,24 +49,24 @@ def test_gpus_that_tensorflow_cannot_use_are_none(tmp_path, monkeypatch, capsys)
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    machine.usable_gpus.cache_clear()
-    assert machine.gpus() == machine.gpus() == []
+    hardware.usable_gpus.cache_clear()
+    assert hardware.gpus() == hardware.gpus() == []
     said = capsys.readouterr().err
     assert said.count("warning:") == 1
     assert f"{sys.executable} -m pip install 'tensorflow[and-cuda]=={metadata.version('tensorflow')}'" in said
-    assert "GPU" not in machine.precision()[1]
+    assert "GPU" not in hardware.precision()[1]
     shared = read("--sweep.workers_per_gpu=9").sweep
     assert cluster.workers(read().sweep) == cluster.workers(shared)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # who names one has none for that
-    assert machine.gpus() == []
-    machine.usable_gpus.cache_clear()
+    assert hardware.gpus() == []
+    hardware.usable_gpus.cache_clear()
 
 
 @pytest.fixture
 def native(monkeypatch, tmp_path) -> Path:
     """A processor with bfloat16, and the file that keeps how fast it is."""
-    monkeypatch.setattr(machine, "bfloat16_flags", lambda: ["avx512_bf16"])
-    monkeypatch.setattr(machine, "gpus", list)
+    monkeypatch.setattr(hardware, "bfloat16_flags", lambda: ["avx512_bf16"])
+    monkeypatch.setattr(hardware, "gpus", list)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "dogs-vs-cats/bfloat16.json"
 
@@ -73,32 +74,32 @@ def native(monkeypatch, tmp_path) -> Path:
 @pytest.mark.parametrize(("taken", "expected"), [(0.6, BFLOAT16), (0.95, FLOAT32), (1.76, FLOAT32)])
 def test_processor_is_believed_what_was_timed(native, taken, expected):
     native.parent.mkdir()
-    about = f"{precision._processor()}, tensorflow {metadata.version('tensorflow')}"
+    about = f"{mixed_precision._processor()}, tensorflow {metadata.version('tensorflow')}"
     native.write_text(json.dumps({about: taken}))
-    params, why = precision.decided(read())
+    params, why = mixed_precision.decided(read())
     assert params.train.precision == params.flat()["train.precision"] == expected
     assert f"{taken:.2f}" in why
 
 
 def test_processor_is_timed_once(native, capsys):
-    first, _ = precision.decided(read())
+    first, _ = mixed_precision.decided(read())
     ((_, taken),) = json.loads(native.read_text()).items()
     assert 0.05 < taken < 20
-    assert first.train.precision == (FLOAT32 if taken > precision.ENOUGH else BFLOAT16)
-    second, _ = precision.decided(read())
+    assert first.train.precision == (FLOAT32 if taken > mixed_precision.ENOUGH else BFLOAT16)
+    second, _ = mixed_precision.decided(read())
     assert second.train.precision == first.train.precision
     assert capsys.readouterr().out.count("timing float32 against bfloat16") == 1
 
 
 def test_networks_that_gain_nothing_stay_as_they_are(native):
-    params, why = precision.decided(read("--model.name=small_resnet"))
+    params, why = mixed_precision.decided(read("--model.name=small_resnet"))
     assert params.train.precision == FLOAT32 and "small_resnet gain nothing" in why
     assert not native.exists()  # and nothing is timed for them
 
 
 def test_what_is_asked_for_is_done(native):
     params = read("--train.precision=mixed_bfloat16", "--model.name=small_resnet")
-    assert precision.decided(params)[0] is params
+    assert mixed_precision.decided(params)[0] is params
 
 
 @pytest.mark.parametrize("name", [BFLOAT16, FLOAT16])

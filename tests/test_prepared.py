@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import storage
-from pipeline.data.decoding import write_images
-from pipeline.data.prepared import DamagedPrepared, Prepared, open_prepared, prepare
-from pipeline.data.sources import open_source
-from pipeline.data.splits import TEST, TRAIN, VALIDATION
-from pipeline.data.workplace import appearing, disk_errors
-from pipeline.errors import UserError
+from pipeline.dataset import storage
+from pipeline.dataset.decode import write_images
+from pipeline.dataset.prepare import DamagedPrepared, Prepared, open_prepared, prepare
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import appearing, disk_errors
+from pipeline.sources.source import open_source
+from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
 ROOT = Path(__file__).parents[1]
 SIZE = 16
@@ -49,8 +49,8 @@ class Data:
     max_rejected: float = 0.05
 
 
-def picture(number: int, size: tuple[int, int] = (20, 24)) -> Image.Image:
-    """Noise: a different picture for each number."""
+def image(number: int, size: tuple[int, int] = (20, 24)) -> Image.Image:
+    """Noise: a different image for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
     return Image.fromarray(pixels)
 
@@ -63,8 +63,8 @@ def encode(image: Image.Image, kind: str = "PNG") -> bytes:
 
 def pets(count: int = 10) -> dict[str, bytes]:
     """`count` cats and as many dogs, all different."""
-    cats = {f"cat/{number}.png": encode(picture(number)) for number in range(count)}
-    return cats | {f"dog/{number}.png": encode(picture(1000 + number)) for number in range(count)}
+    cats = {f"cat/{number}.png": encode(image(number)) for number in range(count)}
+    return cats | {f"dog/{number}.png": encode(image(1000 + number)) for number in range(count)}
 
 
 def write_tree(root: Path, files: Mapping[str, bytes]) -> Path:
@@ -95,7 +95,7 @@ def rows(path: Path) -> list[list[str]]:
 # What is in it
 
 
-def test_the_pictures_their_labels_and_their_order(data):
+def test_the_images_their_labels_and_their_order(data):
     prepared = prepare(data, seed=1)
     assert prepared.classes == ("cat", "dog")
     assert list(prepared.names) == sorted(pets())
@@ -109,9 +109,9 @@ def test_the_pictures_their_labels_and_their_order(data):
         assert np.array_equal(image, original.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
-def test_what_grows_with_the_pictures_is_a_read_only_memory_map(data):
+def test_what_grows_with_the_images_is_a_read_only_memory_map(data):
     prepared = prepare(data, seed=1)
-    for array in (prepared.images, prepared.splits, prepared.picture_digests):
+    for array in (prepared.images, prepared.splits, prepared.image_digests):
         assert isinstance(array, np.memmap)
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
@@ -161,7 +161,7 @@ def test_any_number_of_classes_and_a_zip(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for label in ("emu", "ant", "cow", "bee"):
             for number in range(3):
-                archive.writestr(f"{label}.{number}.png", encode(picture(10 * ord(label[0]) + number)))
+                archive.writestr(f"{label}.{number}.png", encode(image(10 * ord(label[0]) + number)))
     prepared = prepare(Data(str(path), str(tmp_path / "cache")), seed=1)
     assert prepared.classes == ("ant", "bee", "cow", "emu")
     assert prepared.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
@@ -171,8 +171,8 @@ def test_any_number_of_classes_and_a_zip(tmp_path):
 def test_names_in_any_script_survive_the_files(tmp_path):
     odd = ["кошка №1.png", "猫" * 83 + "ab.png", 'comma, "quote".png', "line\nbreak.png", "caf\udce9.png"]
     assert max(len(os.fsencode(name)) for name in odd) == 255
-    files = {f"два слова/{name}": encode(picture(number)) for number, name in enumerate(odd)}
-    files |= {f"dog/{number}.png": encode(picture(9 + number)) for number in range(5)}
+    files = {f"два слова/{name}": encode(image(number)) for number, name in enumerate(odd)}
+    files |= {f"dog/{number}.png": encode(image(9 + number)) for number in range(5)}
     files["dog/\n.png"] = b""
     root = write_tree(tmp_path / "pets", files)
     prepared = prepare(Data(str(root), str(tmp_path / "cache"), max_rejected=0.1), seed=1)
@@ -192,23 +192,23 @@ def test_the_progress_bar_and_the_console(data, capsys):
     prepare(data, seed=1)
     assert capsys.readouterr().out.splitlines() == [
         f"source: {data.source}: one folder a class",
-        "20 pictures in 2 classes (cat 10, dog 10): 12 train, 4 validation, 4 test",
+        "20 images in 2 classes (cat 10, dog 10): 12 train, 4 validation, 4 test",
     ]
 
 
-# Rejected pictures
+# Rejected images
 
 
 def rejecting(tmp_path: Path, **options) -> Data:
-    """Eighteen good pictures of twenty-one: one empty, one text, one stray."""
+    """Eighteen good images of twenty-one: one empty, one text, one stray."""
     files = pets()
     files["cat/3.png"] = b""
-    files["dog/7.png"] = b"not a picture"
-    files["stray.png"] = encode(picture(5000))
+    files["dog/7.png"] = b"not an image"
+    files["stray.png"] = encode(image(5000))
     return Data(str(write_tree(tmp_path / "pets", files)), str(tmp_path / "cache"), **options)
 
 
-def test_rejected_pictures_leave_no_holes(tmp_path, capsys):
+def test_rejected_images_leave_no_holes(tmp_path, capsys):
     prepared = prepare(rejecting(tmp_path, max_rejected=0.2), seed=1)
     assert list(prepared.names) == sorted(set(pets()) - {"cat/3.png", "dog/7.png"})
     for name, image in zip(prepared.names, prepared.images, strict=True):
@@ -217,12 +217,12 @@ def test_rejected_pictures_leave_no_holes(tmp_path, capsys):
     assert rows(prepared.path / "rejected.csv") == [
         ["name", "reason"],
         ["cat/3.png", "empty file"],
-        ["dog/7.png", "not a picture: its content is none of JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM, AVIF"],
+        ["dog/7.png", "not an image: its content is none of JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM, AVIF"],
         ["stray.png", "no label: beside or below the class folders, not in one"],
     ]
     assert (
-        f"3 pictures left out, listed in {prepared.path / 'rejected.csv'}: "
-        "1 empty file, 1 not a picture, 1 no label\n"
+        f"3 images left out, listed in {prepared.path / 'rejected.csv'}: "
+        "1 empty file, 1 not an image, 1 no label\n"
     ) in capsys.readouterr().out
 
 
@@ -238,8 +238,8 @@ def test_too_many_rejected(tmp_path):
         prepare(data, seed=1)
     listed = Path(data.cache) / "rejected.csv"
     assert str(raised.value) == (
-        "more pictures cannot be used than data.max_rejected=0.1 allows: 3 pictures left out, listed in "
-        f"{listed}: 1 empty file, 1 not a picture, 1 no label; fix or remove them, or raise "
+        "more images cannot be used than data.max_rejected=0.1 allows: 3 images left out, listed in "
+        f"{listed}: 1 empty file, 1 not an image, 1 no label; fix or remove them, or raise "
         "data.max_rejected"
     )
     assert [row[0] for row in rows(listed)] == ["name", "cat/3.png", "dog/7.png", "stray.png"]
@@ -254,13 +254,13 @@ def test_too_many_rejected_of_a_set_that_was_made_before(tmp_path):
     assert sets(data) == [prepared.path]
 
 
-def test_a_class_that_loses_all_its_pictures(tmp_path):
+def test_a_class_that_loses_all_its_images(tmp_path):
     files = pets() | {f"dog/{number}.png": b"" for number in range(10)}
     data = Data(str(write_tree(tmp_path / "pets", files)), str(tmp_path / "cache"), max_rejected=1.0)
-    with pytest.raises(UserError, match="class 'dog' has 0 different pictures") as raised:
+    with pytest.raises(UserError, match="class 'dog' has 0 different images") as raised:
         prepare(data, seed=1)
     listed = Path(data.cache) / "rejected.csv"
-    assert f"10 pictures left out, listed in {listed}: 10 empty file" in str(raised.value)
+    assert f"10 images left out, listed in {listed}: 10 empty file" in str(raised.value)
     assert len(rows(listed)) == 11
     assert sets(data) == []
 
@@ -268,7 +268,7 @@ def test_a_class_that_loses_all_its_pictures(tmp_path):
 def test_a_class_that_is_too_small_stops_before_anything_is_made(tmp_path):
     files = {name: content for name, content in pets().items() if name[:3] == "cat" or name[4] in "01"}
     data = Data(str(write_tree(tmp_path / "pets", files)), str(tmp_path / "cache"))
-    with pytest.raises(UserError, match="class 'dog' has 2 different pictures"):
+    with pytest.raises(UserError, match="class 'dog' has 2 different images"):
         prepare(data, seed=1)
     assert not Path(data.cache).exists()
 
@@ -278,7 +278,7 @@ def test_a_limit(data):
     assert len(prepared.names) == 8
     assert prepared.counts(TRAIN) == {"cat": 2, "dog": 2}
     assert prepared.names != prepare(replace(data, limit=8), seed=2).names
-    with pytest.raises(UserError, match=r"class 'cat' has 2 different pictures, .* raise data.limit=5"):
+    with pytest.raises(UserError, match=r"class 'cat' has 2 different images, .* raise data.limit=5"):
         prepare(replace(data, limit=5), seed=1)
 
 
@@ -331,7 +331,7 @@ def test_the_digest_follows_pixels_labels_splits_and_size(tmp_path):
     digests = [
         digest_of(tmp_path, files),
         digest_of(tmp_path, files | {"cat/0.png": encode(one_pixel)}),
-        digest_of(tmp_path, files | {"cat/10.png": encode(picture(77))}),
+        digest_of(tmp_path, files | {"cat/10.png": encode(image(77))}),
         digest_of(tmp_path, moved),
         digest_of(tmp_path, renamed_class),
         digest_of(tmp_path, files, seed=2),
@@ -354,12 +354,12 @@ def letters(tmp_path_factory) -> Data:
     """150 pages that have size and middle row in common, and 450 noises; half of each in each class."""
     folder = tmp_path_factory.mktemp("letters")
     files = {f"{'ab'[number % 2]}/page{number}.png": encode(letter(number)) for number in range(150)}
-    files |= {f"{'ab'[number % 2]}/noise{number}.png": encode(picture(number)) for number in range(450)}
+    files |= {f"{'ab'[number % 2]}/noise{number}.png": encode(image(number)) for number in range(450)}
     root = write_tree(folder / "letters", files)
     return Data(str(root), str(folder / "cache"))
 
 
-def test_pictures_that_share_most_of_their_pixels_are_split_at_random(letters):
+def test_images_that_share_most_of_their_pixels_are_split_at_random(letters):
     """A fifth of 150 pages is 30: a hypergeometric with sd 4.2, and four of these off at most."""
     for seed in range(3):
         prepared = prepare(letters, seed)
@@ -376,14 +376,14 @@ def test_the_splits_do_not_follow_the_size(letters):
     assert (small.splits == prepare(letters, 1).splits).all()
 
 
-# Identical pictures
+# Identical images
 
 
-def test_identical_pictures_stay_in_one_split_and_conflicts_are_told(tmp_path, capsys):
+def test_identical_images_stay_in_one_split_and_conflicts_are_told(tmp_path, capsys):
     files = pets()
     for number in range(5):  # five cats once more in another encoding, and a cat among the dogs
-        files[f"cat/copy{number}.bmp"] = encode(picture(number), "BMP")
-    files["dog/stranger.png"] = encode(picture(9))
+        files[f"cat/copy{number}.bmp"] = encode(image(number), "BMP")
+    files["dog/stranger.png"] = encode(image(9))
     for seed in range(5):
         root = write_tree(tmp_path / "pets", files)
         prepared = prepare(Data(str(root), str(tmp_path / "cache")), seed)
@@ -395,8 +395,8 @@ def test_identical_pictures_stay_in_one_split_and_conflicts_are_told(tmp_path, c
     (conflict,) = prepared.conflicts
     assert [prepared.names[index] for index in conflict] == ["cat/9.png", "dog/stranger.png"]
     told = capsys.readouterr()
-    assert "12 pictures in 6 groups of identical ones, each kept in one split" in told.out
-    conflicts = "2 identical pictures carry different labels: 'cat/9.png' (cat), 'dog/stranger.png' (dog)"
+    assert "12 images in 6 groups of identical ones, each kept in one split" in told.out
+    conflicts = "2 identical images carry different labels: 'cat/9.png' (cat), 'dog/stranger.png' (dog)"
     assert set(told.err.splitlines()) == {f"warning: {conflicts}"}
 
 
@@ -404,7 +404,7 @@ def test_identical_pictures_stay_in_one_split_and_conflicts_are_told(tmp_path, c
 
 
 def exported(prepared: Prepared, source: Path, root: Path) -> Path:
-    """The pictures of a set in folders of its splits, each under its own name."""
+    """The images of a set in folders of its splits, each under its own name."""
     for name, label, split in zip(prepared.names, prepared.labels, prepared.splits, strict=True):
         path = root / "wrapper" / split / prepared.classes[label] / name.replace("/", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -427,26 +427,26 @@ def test_a_split_that_is_handed_in_is_the_same_set(tmp_path, data):
 
 
 def leaking(tmp_path: Path) -> Data:
-    """Forty training pictures, of which numbers 0 and 33 of the cats are among six held out."""
+    """Forty training images, of which numbers 0 and 33 of the cats are among six held out."""
     files = {f"train/{name}": content for name, content in pets(40).items()}
-    files |= {f"val/cat/{number}.png": encode(picture(9000 + number)) for number in range(2)}
-    files |= {f"val/dog/{number}.png": encode(picture(9100 + number)) for number in range(2)}
-    files |= {f"val/cat/copy{number}.bmp": encode(picture(number), "BMP") for number in (0, 33)}
+    files |= {f"val/cat/{number}.png": encode(image(9000 + number)) for number in range(2)}
+    files |= {f"val/dog/{number}.png": encode(image(9100 + number)) for number in range(2)}
+    files |= {f"val/cat/copy{number}.bmp": encode(image(number), "BMP") for number in (0, 33)}
     return Data(str(write_tree(tmp_path / "leaking", files)), str(tmp_path / "cache"), max_rejected=0.0)
 
 
-def test_a_training_picture_that_is_held_out_too_is_left_out_counted_and_named(tmp_path, capsys):
+def test_a_training_image_that_is_held_out_too_is_left_out_counted_and_named(tmp_path, capsys):
     prepared = prepare(leaking(tmp_path), seed=1)
     told = capsys.readouterr().out.splitlines()
     assert told[1] == (
         "splits as given: train 'train', validation 'val'; "
-        "test is cut from the training pictures (data.test=0.2)"
+        "test is cut from the training images (data.test=0.2)"
     )
     assert told[-2] == (
-        "2 training pictures left out as identical to a validation or test picture: "
+        "2 training images left out as identical to a validation or test image: "
         "'train/cat/0.png' ('val/cat/copy0.bmp'), 'train/cat/33.png' ('val/cat/copy33.bmp')"
     )
-    assert told[-1] == "84 pictures in 2 classes (cat 42, dog 42): 62 train, 6 validation, 16 test"
+    assert told[-1] == "84 images in 2 classes (cat 42, dog 42): 62 train, 6 validation, 16 test"
     assert [row[0] for row in rows(prepared.path / "rejected.csv")] == [
         "name", "train/cat/0.png", "train/cat/33.png"
     ]  # fmt: skip
@@ -464,10 +464,10 @@ def test_a_limit_takes_its_share_of_each_given_split(tmp_path):
 
 def test_a_class_that_a_given_split_lacks(tmp_path, capsys):
     files = {f"train/{name}": content for name, content in pets().items()}
-    files |= {"val/cat/1.png": encode(picture(9000)), "val/cat/2.png": encode(picture(9001))}
+    files |= {"val/cat/1.png": encode(image(9000)), "val/cat/2.png": encode(image(9001))}
     data = Data(str(write_tree(tmp_path / "pets", files)), str(tmp_path / "cache"), test=0.0)
     assert prepare(data, seed=1).counts(VALIDATION) == {"cat": 2, "dog": 0}
-    assert capsys.readouterr().err == "warning: validation has no picture of 'dog': no score tells about it\n"
+    assert capsys.readouterr().err == "warning: validation has no image of 'dog': no score tells about it\n"
 
 
 # Found again, or made again
@@ -483,7 +483,7 @@ def test_a_second_prepare_finds_the_first(data, capsys):
     assert capsys.readouterr().out == told
     for field in ("classes", "image_size", "digest", "names", "rejected"):
         assert getattr(second, field) == getattr(first, field)
-    for field in ("images", "labels", "splits", "picture_digests"):
+    for field in ("images", "labels", "splits", "image_digests"):
         assert np.array_equal(getattr(second, field), getattr(first, field))
 
 
@@ -546,7 +546,7 @@ def test_a_damaged_set_is_noticed_and_made_again(data, damage, capsys):
     assert prepare(data, seed=1).path == folder
     told = [line for line in capsys.readouterr().err.splitlines() if "are damaged" in line]
     assert len(told) == 1
-    assert told[0].startswith(f"warning: the prepared pictures in {folder} are damaged (")
+    assert told[0].startswith(f"warning: the prepared images in {folder} are damaged (")
     assert contents(folder) == whole
     assert sets(data) == [folder]
 
@@ -610,7 +610,7 @@ def test_what_a_killed_writer_left_is_removed(data):
     program = f"""if True:
         import sys
         from pathlib import Path
-        from pipeline.data.workplace import appearing, exclusive
+        from pipeline.runtime.files import appearing, exclusive
         with exclusive(Path({str(data.cache)!r}, "prepared")):
             with appearing(Path({str(data.cache)!r}, "prepared", "key")) as partial:
                 (partial / "images.npy").write_bytes(bytes(1000))
@@ -640,17 +640,17 @@ def test_what_was_left_goes_too_where_the_set_is_found_but_not_while_another_is_
     assert sets(data) == [prepared.path]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux pictures are decoded in processes")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux images are decoded in processes")
 def test_decoding_processes_end_with_a_killed_parent():
     program = """if True:
         import os, tempfile, time
-        from pipeline.data.decoding import write_images
-        from pipeline.data.sources import Picture
+        from pipeline.dataset.decode import write_images
+        from pipeline.sources.source import SourceImage
         def read():
             os.write(1, b"decoding\\n")
             time.sleep(600)
-        pictures = [Picture(str(number), "cat", read) for number in range(1000)]
-        write_images(pictures, 16, tempfile.TemporaryFile(buffering=0))
+        images = [SourceImage(str(number), "cat", read) for number in range(1000)]
+        write_images(images, 16, tempfile.TemporaryFile(buffering=0))
     """
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
     try:
@@ -660,17 +660,17 @@ def test_decoding_processes_end_with_a_killed_parent():
         parent.communicate(timeout=30)  # ends when the last process that holds stdout has ended
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux pictures are decoded in processes")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux images are decoded in processes")
 def test_a_decoding_process_that_is_killed_is_an_error(tmp_path):
     program = """if True:
         import os, signal, tempfile
-        from pipeline.data.decoding import write_images
-        from pipeline.data.sources import Picture
-        from pipeline.errors import UserError
+        from pipeline.dataset.decode import write_images
+        from pipeline.sources.source import SourceImage
+        from pipeline.runtime.errors import UserError
         def read():
             os.kill(os.getpid(), signal.SIGKILL)
         try:
-            write_images([Picture("1.jpg", "cat", read)], 16, tempfile.TemporaryFile(buffering=0))
+            write_images([SourceImage("1.jpg", "cat", read)], 16, tempfile.TemporaryFile(buffering=0))
         except UserError as error:
             print(error)
     """
@@ -678,7 +678,7 @@ def test_a_decoding_process_that_is_killed_is_an_error(tmp_path):
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.startswith(
-        "a process that decodes pictures was killed, most likely because memory ran out"
+        "a process that decodes images was killed, most likely because memory ran out"
     )
 
 
@@ -686,7 +686,7 @@ def test_two_processes_that_prepare_the_same_set_both_end_well(tmp_path):
     data = Data(str(write_tree(tmp_path / "pets", pets(100))), str(tmp_path / "cache"))
     program = f"""if True:
         from types import SimpleNamespace
-        from pipeline.data.prepared import prepare
+        from pipeline.dataset.prepare import prepare
         prepared = prepare(SimpleNamespace(**{vars(data)!r}), seed=1)
         print(prepared.digest, int(prepared.images.sum()))
     """
@@ -726,25 +726,24 @@ def test_a_disk_that_is_too_small_is_refused_before_decoding(data, mount):
     small = replace(data, cache=str(disk / "cache"), image_size=100)  # 20 * 100 * 100 * 3 = 600 kB
     with pytest.raises(UserError) as raised:
         prepare(small, seed=1)
-    assert (
-        f"the disk of {disk / 'cache'} is too full: prepared pictures need 660 kB, 262.1 kB are free"
-        in str(raised.value)
+    assert f"the disk of {disk / 'cache'} is too full: prepared images need 660 kB, 262.1 kB are free" in str(
+        raised.value
     )
     assert "free some space, lower data.limit or data.image_size, or set data.cache" in str(raised.value)
     assert sets(small) == []
 
 
-def test_a_disk_that_fills_up_while_pictures_are_decoded(data, mount):
+def test_a_disk_that_fills_up_while_images_are_decoded(data, mount):
     disk = mount("size=256k")
-    folder, pictures = disk / "key", open_source(data.source, disk).pictures
+    folder, images = disk / "key", open_source(data.source, disk).images
     with (
         pytest.raises(UserError) as raised,
         disk_errors(disk, 600_000),
         appearing(folder) as partial,
         (partial / "images.npy").open("x+b", buffering=0) as file,
     ):
-        write_images(pictures, 100, file)
-    assert f"cannot write prepared pictures to {disk}: No space left on device; they need 600 kB" in str(
+        write_images(images, 100, file)
+    assert f"cannot write prepared images to {disk}: No space left on device; they need 600 kB" in str(
         raised.value
     )
     assert list(disk.iterdir()) == []
@@ -755,7 +754,7 @@ def test_a_disk_that_fills_up_after_the_images(data, mount):
     disk = mount("size=10m,nr_inodes=6")
     full = replace(data, cache=str(disk / "cache"))
     with pytest.raises(
-        UserError, match=rf"cannot write prepared pictures to {disk}/cache: No space left on device"
+        UserError, match=rf"cannot write prepared images to {disk}/cache: No space left on device"
     ):
         prepare(full, seed=1)
     assert sets(full) == []
@@ -765,7 +764,7 @@ def test_a_limit_on_file_sizes(data):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write prepared pictures to .*: File too large"):
+        with pytest.raises(UserError, match=r"cannot write prepared images to .*: File too large"):
             prepare(replace(data, image_size=100), seed=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -774,20 +773,20 @@ def test_a_limit_on_file_sizes(data):
 
 def test_a_cache_that_is_a_file(tmp_path, data):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write prepared pictures to .*: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot write prepared images to .*: Not a directory"):
         prepare(replace(data, cache=str(tmp_path / "file")), seed=1)
 
 
 # What it costs
 
 
-def test_memory_does_not_grow_with_the_pictures(tmp_path):
+def test_memory_does_not_grow_with_the_images(tmp_path):
     root = write_tree(tmp_path / "pets", pets(150))
     data = Data(str(root), str(tmp_path / "cache"), image_size=512)  # 300 * 512 * 512 * 3 = 236 MB
     program = f"""if True:
         import resource
         from types import SimpleNamespace
-        from pipeline.data.prepared import prepare
+        from pipeline.dataset.prepare import prepare
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         prepare(SimpleNamespace(**{vars(data)!r}), seed=1)
         used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -804,7 +803,7 @@ def test_preparing_imports_no_framework(data):
     program = f"""if True:
         import sys
         from types import SimpleNamespace
-        from pipeline.data.prepared import prepare
+        from pipeline.dataset.prepare import prepare
         prepare(SimpleNamespace(**{vars(data)!r}), seed=1)
         print(sorted({{"tensorflow", "keras", "mlflow", "sklearn", "requests"}} & set(sys.modules)))
     """

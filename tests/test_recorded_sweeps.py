@@ -14,16 +14,18 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import machine, precision
-from pipeline.arguments import load
-from pipeline.errors import TakenOver, UserError
-from pipeline.params import Params
-from pipeline.sweep import identity, lock, outcome, ranking
+from pipeline.config.command_line import load
+from pipeline.config.params import Params
+from pipeline.execution import lock
+from pipeline.execution.executors import Here
+from pipeline.runtime import hardware
+from pipeline.runtime.errors import TakenOver, UserError
+from pipeline.sweep import identity, outcome, ranking
 from pipeline.sweep.driver import Place
-from pipeline.sweep.executors import Here
 from pipeline.sweep.order import Rule
-from pipeline.tracking import runs, trials
-from pipeline.tracking.trials import Sweep
+from pipeline.tracking import runs, sweep_runs
+from pipeline.tracking.sweep_runs import Sweep
+from pipeline.training import mixed_precision
 
 ROOT = Path(__file__).parents[1]
 GRID = '--sweep.grid={"learning_rate":[0.01,0.001]}'
@@ -55,7 +57,7 @@ def client(store: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> MlflowClient
 def started(client: MlflowClient, params: Params, digest: str, asked: Params | None = None) -> Sweep:
     """The run of a sweep that was started with these parameters, as `session.opened` makes it."""
     name = identity.study_name(asked or params, digest)
-    tags = {"step": "sweep", "study": name, "format": trials.FORMAT, trials.DATA: digest}
+    tags = {"step": "sweep", "study": name, "format": sweep_runs.FORMAT, sweep_runs.DATA: digest}
     tags |= identity.tags(asked or params, None) | Rule.of(params).tags
     run = client.create_run(experiment(client), tags=tags, run_name="sweep")
     for key, value in params.flat().items():
@@ -82,15 +84,15 @@ def trained(client: MlflowClient, run_id: str, accuracy: float, **scores: float)
 
 
 def test_study_does_not_change_with_a_timing_or_a_network_added(client, monkeypatch):
-    monkeypatch.setattr(machine, "precision", lambda: ("mixed_bfloat16", "this test says so"))
-    monkeypatch.setattr(machine, "gpus", list)
-    monkeypatch.setattr(precision, "_taken", lambda: 0.6)
+    monkeypatch.setattr(hardware, "precision", lambda: ("mixed_bfloat16", "this test says so"))
+    monkeypatch.setattr(hardware, "gpus", list)
+    monkeypatch.setattr(mixed_precision, "_taken", lambda: 0.6)
     asked = read('--sweep.grid={"name":["simple_cnn"]}')
-    params, _ = precision.decided(asked)
+    params, _ = mixed_precision.decided(asked)
     assert params.train.precision == "mixed_bfloat16"
     sweep = started(client, params, "timing", asked)
 
-    monkeypatch.setattr(precision, "_taken", lambda: 0.88)  # a new container, without what was measured
+    monkeypatch.setattr(mixed_precision, "_taken", lambda: 0.88)  # a new container, without what was measured
     wider = read('--sweep.grid={"name":["simple_cnn","small_resnet"]}')
     for again in (asked, wider):
         found = identity.find(again, "timing")
@@ -197,7 +199,7 @@ def test_stored_ranking_is_read_until_another_cell_has_ended(client):
     stored = ranking.Ranking.make(Rule.of(params), sweep.cells(), [], 1, 100, complete=True)
     client.log_text(sweep.run_id, stored.as_json().decode(), ranking.FILE)
     assert not ranking.of(sweep).complete, "it was started again, and killed before another cell had ended"
-    client.set_tag(sweep.run_id, trials.COMPLETE, "true")
+    client.set_tag(sweep.run_id, sweep_runs.COMPLETE, "true")
     sweep = Sweep.of(client.get_run(sweep.run_id))
     assert ranking.of(sweep) == stored
     better = trained(client, sweep.new_cell("B", '{"learning_rate": 0.001}'), 0.95)
@@ -226,7 +228,7 @@ def test_cells_without_the_metric_cannot_be_ranked_by_it(client):
     run_id = trained(client, sweep.new_cell("A", '{"learning_rate": 0.01}'), 0.95)
     client.set_tag(sweep.run_id, *next(iter(Rule("mine", 0, 1, 42).tags.items())))
     with pytest.raises(
-        UserError, match=rf"got mine, which 1 finished .* as run {run_id}; .*sweep\.fresh=true"
+        UserError, match=rf"got mine, which 1 finished .* as run {run_id}; .*sweep\.restart=true"
     ):
         ranking.of(Sweep.of(client.get_run(sweep.run_id)))
 
@@ -234,11 +236,11 @@ def test_cells_without_the_metric_cannot_be_ranked_by_it(client):
 def test_newest_sweep_is_the_one_started_last_whatever_its_state(client):
     first, second = (started(client, read(GRID), f"newest {n}") for n in (1, 2))
     client.set_terminated(second.run_id, "FAILED")
-    assert trials.newest_sweep().run_id == second.run_id
-    client.set_tag(first.run_id, trials.STARTED, str(second.started + 1))  # it was resumed
-    assert trials.newest_sweep().run_id == first.run_id
+    assert sweep_runs.newest_sweep().run_id == second.run_id
+    client.set_tag(first.run_id, sweep_runs.STARTED, str(second.started + 1))  # it was resumed
+    assert sweep_runs.newest_sweep().run_id == first.run_id
     client.delete_run(first.run_id)
-    assert trials.newest_sweep().run_id == second.run_id
+    assert sweep_runs.newest_sweep().run_id == second.run_id
 
 
 @pytest.mark.parametrize(
@@ -350,10 +352,10 @@ def test_scores_of_an_earlier_winner_lose_its_name_before_they_are_overwritten(c
     gone = {"path": "/nowhere", "digest": "x", "cache": "/nowhere", "run_id": ""}
     place = Place(Here(), gone, mlflow.get_tracking_uri(), {})
     images = SimpleNamespace(indices=lambda split: [0])  # there is a test split
-    with pytest.raises(UserError, match="prepared pictures in /nowhere"):
+    with pytest.raises(UserError, match="prepared images in /nowhere"):
         outcome.measure(made, images, sweep, fence, place)
     assert "tested_run_id" not in client.get_run(sweep.run_id).data.tags
-    assert trials.tested_in(winner) is None
+    assert sweep_runs.tested_in(winner) is None
     fence.release()
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import metrics, report
-from pipeline.predictions import Predictions
+from pipeline.evaluation import metrics
+from pipeline.evaluation.predictions import Predictions
+from pipeline.inference import report
 
 
 def softmax(count: int, classes: int, seed: int = 0) -> np.ndarray:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data import sample
+from pipeline.sources import sample
 
-PICTURES = 100  # of each class; 200 pictures take about 1.5 s
+PICTURES = 100  # of each class; 200 images take about 1.5 s
 
 
 def digest(label: str, number: int) -> str:
@@ -17,7 +17,7 @@ def digest(label: str, number: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> dict[str, np.ndarray]:
+def images() -> dict[str, np.ndarray]:
     """For each class, uint8 (PICTURES, SIDE, SIDE, 3)."""
     return {
         label: np.stack([np.asarray(sample.draw(label, number)) for number in range(PICTURES)])
@@ -31,16 +31,16 @@ def largest_t(cats: np.ndarray, dogs: np.ndarray) -> float:
     return float(np.abs((cats.mean(axis=0) - dogs.mean(axis=0)) / np.sqrt(variance)).max())
 
 
-def border_colours(pictures: np.ndarray) -> np.ndarray:
+def border_colours(images: np.ndarray) -> np.ndarray:
     """The mean colour of the outermost 4 px: (n, SIDE, SIDE, 3) -> (n, 3)."""
     border = np.ones((sample.SIDE, sample.SIDE), dtype=bool)
     border[4:-4, 4:-4] = False
-    return pictures[:, border].mean(axis=1)
+    return images[:, border].mean(axis=1)
 
 
 def test_draws_rgb_squares():
-    picture = sample.draw("cat", 0)
-    assert (picture.mode, picture.size) == ("RGB", (sample.SIDE, sample.SIDE))
+    image = sample.draw("cat", 0)
+    assert (image.mode, image.size) == ("RGB", (sample.SIDE, sample.SIDE))
 
 
 def test_unknown_label_is_refused():
@@ -50,7 +50,7 @@ def test_unknown_label_is_refused():
 
 def test_another_process_draws_the_same_pixels():
     code = (
-        "import hashlib; from pipeline.data.sample import draw\n"
+        "import hashlib; from pipeline.sources.sample import draw\n"
         "for label in ('cat', 'dog'): print(hashlib.sha256(draw(label, 7).tobytes()).hexdigest())"
     )
     command, root = [sys.executable, "-c", code], Path(__file__).parents[1]
@@ -73,17 +73,17 @@ def test_global_random_state_is_neither_moved_nor_read():
     assert digest("cat", 3) == first
 
 
-def test_all_pictures_differ(pictures):
-    everything = np.concatenate(list(pictures.values()))
-    assert len({picture.tobytes() for picture in everything}) == 2 * PICTURES
+def test_all_images_differ(images):
+    everything = np.concatenate(list(images.values()))
+    assert len({image.tobytes() for image in everything}) == 2 * PICTURES
 
 
-def test_classes_differ_at_the_middle_but_not_at_the_border(pictures):
+def test_classes_differ_at_the_middle_but_not_at_the_border(images):
     # |t| > 3.3 has a probability of 0.1 % a column where the two means are equal.
-    cats, dogs = pictures["cat"], pictures["dog"]
+    cats, dogs = images["cat"], images["dog"]
     assert largest_t(border_colours(cats), border_colours(dogs)) < 3.3
     third = slice(sample.SIDE // 3, 2 * sample.SIDE // 3)
-    middle = [images[:, third, third].reshape(PICTURES, -1).astype(float) for images in (cats, dogs)]
+    middle = [arrays[:, third, third].reshape(PICTURES, -1).astype(float) for arrays in (cats, dogs)]
     assert largest_t(*middle) > 6
 
 

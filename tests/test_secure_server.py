@@ -17,7 +17,7 @@ import requests
 from conftest import Project, Server, assert_user_error, free_port
 from mlflow import MlflowClient
 
-from pipeline.data import sample
+from pipeline.sources import sample
 
 pytestmark = pytest.mark.slow
 

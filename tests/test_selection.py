@@ -10,12 +10,13 @@ from conftest import ROOT, described_model
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
-from pipeline import card, provenance, selection
-from pipeline.arguments import load
-from pipeline.errors import UserError
+from pipeline.config.command_line import load
+from pipeline.reports import collect_card, model_card
+from pipeline.runtime.errors import UserError
 from pipeline.steps import evaluate, explain, export, register
-from pipeline.tracking import catalog, histories
-from pipeline.tracking.trials import Sweep
+from pipeline.sweep import selection
+from pipeline.tracking import catalog, metric_histories
+from pipeline.tracking.sweep_runs import Sweep
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_newest_sweep_that_is_unfinished_stops_the_command(client, tmp_path, sta
     (model,) = client.get_run(cells["b"]).outputs.model_outputs
     with pytest.raises(UserError, match=f"set export.model=models:/{model.model_id} to take its best"):
         selection.choose(None, "export.model", "sweep")
-    assert histories.sweep_run(None).info.run_id == newest
+    assert metric_histories.sweep_run(None).info.run_id == newest
 
 
 def test_unfinished_sweep_that_is_named_gives_its_best_finished_cell(client, tmp_path, capsys):
@@ -118,7 +119,7 @@ def test_unfinished_sweep_that_is_named_gives_its_best_finished_cell(client, tmp
     assert f"the sweep {newest} is unfinished (2 of 4 cells finished)" in capsys.readouterr().err
     resumed = begin(client, step="resume", resumes=newest)  # what `mlflow run` made for a resumed sweep
     assert selection.choose(resumed, "register.run_id", "sweep") == cells["b"]
-    place = provenance._place(cells["b"])
+    place = collect_card._place(cells["b"])
     assert (place.rank, place.settled) == (1, False)
 
 
@@ -127,7 +128,7 @@ def test_sweep_with_failed_cells_is_settled(client, tmp_path, capsys):
     _, cells = sweep(client, tmp_path, "FAILED", True, a=0.5, b=0.6, c=None)
     assert selection.choose(None, "register.run_id", "sweep") == cells["b"]
     assert "1 cell of the sweep" in capsys.readouterr().err
-    place = provenance._place(cells["a"])
+    place = collect_card._place(cells["a"])
     assert (place.rank, place.cells, place.settled, place.failed) == (2, 2, True, 1)
 
 
@@ -135,9 +136,9 @@ def test_winner_and_place_follow_the_metric_that_ranks_now(client, tmp_path):
     """The cells' own parameters have the metric of the first start."""
     _, cells = sweep(client, tmp_path, "FINISHED", True, metric="loss", a=0.5, b=0.6)
     assert selection.choose(None, "register.run_id", "sweep") == cells["a"]
-    place = provenance._place(cells["b"])
+    place = collect_card._place(cells["b"])
     assert (place.rank, place.metric, place.value, place.other) == (2, "loss", 0.6, ("LR_1", 0.5))
-    assert card._ranked_by(place) == "loss (lower is better)"
+    assert model_card._ranked_by(place) == "loss (lower is better)"
 
 
 def test_every_command_takes_the_newest_sweep(client, tmp_path):
@@ -149,7 +150,7 @@ def test_every_command_takes_the_newest_sweep(client, tmp_path):
     def taken() -> list[str]:
         models = [export._champion_or_winner(params), explain._chosen(params).uri]
         runs = [register._best(None), evaluate._chosen(None)]
-        reported = histories.sweep_run(None).info.run_id
+        reported = metric_histories.sweep_run(None).info.run_id
         return [*runs, *(run_of[uri] for uri in models), reported]
 
     run_of = {catalog.of_run(run_id): run_id for run_id in (*older.values(), *cells.values())}
@@ -163,7 +164,7 @@ def test_every_command_takes_the_newest_sweep(client, tmp_path):
     ):
         with pytest.raises(UserError, match=f"run {unfinished}, is unfinished .*or set {step}="):
             ask()
-    assert histories.sweep_run(None).info.run_id == unfinished
+    assert metric_histories.sweep_run(None).info.run_id == unfinished
 
 
 def test_sweep_without_a_finished_cell(client, tmp_path):

@@ -25,8 +25,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import DataType
 from PIL import Image
 
-from pipeline.data import sample
-from pipeline.data.pictures import decode, resize
+from pipeline.sources import sample
+from pipeline.sources.images import decode, resize
 from pipeline.tracking import catalog, models
 from served_image_classifier.classifier import Classifier, save
 
@@ -37,7 +37,7 @@ PROBABILITIES = ["cat", "dog"]
 
 
 def encoded(label: str, number: int, kind: str = "PNG", **options) -> bytes:
-    """A drawn picture of the built-in sample, in its full size."""
+    """A drawn image of the built-in sample, in its full size."""
     file = io.BytesIO()
     sample.draw(label, number).save(file, kind, **options)
     return file.getvalue()
@@ -120,8 +120,8 @@ def answers(address: str) -> bool:
         return False
 
 
-def as_text(picture: bytes) -> str:
-    return base64.b64encode(picture).decode()
+def as_text(image: bytes) -> str:
+    return base64.b64encode(image).decode()
 
 
 def table(*texts) -> dict:
@@ -155,12 +155,12 @@ def test_model_carries_what_it_needs(swept, model):
 
 
 def test_answers_are_those_that_evaluate_recorded(swept, model):
-    """From the encoded pictures: the model's own decoding and resizing give the pixels that `prepare` had."""
+    """From the encoded images: the model's own decoding and resizing give the pixels that `prepare` had."""
     best = MlflowClient(swept.uri).search_runs(["0"], "tags.step = 'sweep'")[0].data.tags["best_run_id"]
     folder = Path(MlflowClient(swept.uri).get_run(best).info.artifact_uri.removeprefix("file://"))
     recorded = predictions(folder / "report")
-    pictures = [encoded(label, int(n)) for label, n in (row["name"].split(".")[:2] for row in recorded)]
-    answer = model.predict(pd.DataFrame({"image": pictures}))
+    images = [encoded(label, int(n)) for label, n in (row["name"].split(".")[:2] for row in recorded)]
+    answer = model.predict(pd.DataFrame({"image": images}))
     assert list(answer.columns) == ["label", "cat", "dog", "error"]
     assert list(answer["label"]) == [row["prediction"] for row in recorded]
     expected = [[row["cat"], row["dog"]] for row in recorded]
@@ -180,10 +180,10 @@ def test_bytes_arrays_and_http_give_the_same_answers(model, address):
     frame = model.predict(pd.DataFrame({"image": PICTURES}))
     assert list(frame["error"]) == [""] * 4
     assert frame[PROBABILITIES].sum(axis=1).to_numpy() == pytest.approx(np.ones(4))
-    pixels = np.stack([resize(decode(picture), 32) for picture in PICTURES])
+    pixels = np.stack([resize(decode(image), 32) for image in PICTURES])
     arrays = model.get_raw_model().predict(pixels)
     pd.testing.assert_frame_equal(arrays, frame)
-    texts = [as_text(picture) for picture in PICTURES]
+    texts = [as_text(image) for image in PICTURES]
     requests_of_the_same = [
         table(*texts),
         {"dataframe_records": [{"image": text} for text in texts]},
@@ -218,20 +218,20 @@ def test_arrays_that_hold_no_images_are_refused(model, array, reason):
         model.get_raw_model().predict(array)
 
 
-def test_bad_picture_does_not_lose_the_others(model, address):
+def test_bad_image_does_not_lose_the_others(model, address):
     good, expected = PICTURES[0], model.predict(pd.DataFrame({"image": PICTURES[:1]}))["cat"][0]
-    bad = [b"no picture", bomb(), good[:300], b"", None]
+    bad = [b"no image", bomb(), good[:300], b"", None]
     frame = model.predict(pd.DataFrame({"image": [*bad, good]}, index=list("abcdef")))
     assert list(frame.index) == list("abcdef")
     assert list(frame["label"].isna()) == [True] * 5 + [False]
     assert frame[PROBABILITIES][:5].isna().all(axis=None)
     assert frame["cat"]["f"] == pytest.approx(expected)
-    reasons = ("not a picture", "900,000,000 pixels", "truncated", "empty file", "NoneType")
+    reasons = ("not an image", "900,000,000 pixels", "truncated", "empty file", "NoneType")
     for error, reason in zip(frame["error"], (*reasons, ""), strict=True):
         assert reason in error
     assert frame["error"]["f"] == ""
 
-    served = ask(address, table("§§", as_text(b"no picture"), as_text(good)))
+    served = ask(address, table("§§", as_text(b"no image"), as_text(good)))
     assert list(served["label"].isna()) == [True, True, False]
     assert served["cat"][2] == pytest.approx(expected)
     assert served["cat"][:2].isna().all()
@@ -276,7 +276,7 @@ def test_base64_is_read_in_every_spelling_and_every_format(model, address):
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        (table(as_text(b"no picture")), "not a picture"),
+        (table(as_text(b"no image")), "not an image"),
         (table(as_text(bomb())), "900,000,000 pixels"),
         (table("this is text!"), "not base64"),
         (table("ä"), "not base64"),
@@ -293,12 +293,12 @@ def test_base64_is_read_in_every_spelling_and_every_format(model, address):
         ({"dataframe_records": []}, "missing inputs ['image']"),
         ({"inputs": []}, "got no images"),
         ({"instances": []}, "got no images"),
-        ({"inputs": ["this is text"]}, "not a picture"),
+        ({"inputs": ["this is text"]}, "not an image"),
         ({"inputs": "this is text"}, "missing inputs ['image']"),
-        ({"inputs": {"picture": ["x"]}}, "missing inputs ['image']"),
+        ({"inputs": {"image": ["x"]}}, "missing inputs ['image']"),
         ({"inputs": [[1, 2], [3, 4]]}, "get_raw_model().predict also takes a uint8 array"),
         ({"inputs": [[[[0, 0, 255]]]]}, "get_raw_model().predict also takes a uint8 array"),
-        ({"dataframe_split": {"columns": ["picture"], "data": [["x"]]}}, "missing inputs ['image']"),
+        ({"dataframe_split": {"columns": ["image"], "data": [["x"]]}}, "missing inputs ['image']"),
         ({"dataframe_split": [["x"]]}, "must be a dictionary"),
         (["a list"], "list"),
         ({}, "dictionary with input fields"),
@@ -336,7 +336,7 @@ def test_mlflow_predicts_with_no_checkout(swept, tmp_path):
     assert done.returncode == 0, done.stderr
     first, second = json.loads((tmp_path / "answer.json").read_text())["predictions"]
     assert first["label"] in PROBABILITIES
-    assert second["cat"] is None and "not a picture" in second["error"]
+    assert second["cat"] is None and "not an image" in second["error"]
 
 
 def test_model_and_a_users_own_module_named_pipeline_do_not_meet(swept, tmp_path):
@@ -365,7 +365,7 @@ OLD_MODULE = """
 import json
 from pathlib import Path
 import keras
-from pipeline.data.pictures import resize
+from pipeline.sources.images import resize
 
 def _load_pyfunc(path):
     raise AssertionError("a process that has this project's package takes its module")
@@ -377,7 +377,7 @@ def test_model_registered_with_its_code_under_pipeline_is_loaded_still(swept, mo
     (registering,) = MlflowClient().search_runs(["0"], "tags.step = 'register'")
     raw = model.get_raw_model()
     save(tmp_path / "classifier", raw.network, raw.classes)
-    for name in ("__init__", "data/__init__", "data/pictures", "tracking/__init__", "tracking/serving"):
+    for name in ("__init__", "data/__init__", "data/images", "tracking/__init__", "tracking/serving"):
         file = tmp_path / "pipeline" / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(OLD_MODULE if name == "tracking/serving" else "")
@@ -396,7 +396,7 @@ def test_model_registered_with_its_code_under_pipeline_is_loaded_still(swept, mo
     sys.path[:] = before
     frame = pd.DataFrame({"image": PICTURES})
     pd.testing.assert_frame_equal(old.predict(frame), model.predict(frame))
-    pixels = np.stack([resize(decode(picture), 32) for picture in PICTURES])
+    pixels = np.stack([resize(decode(image), 32) for image in PICTURES])
     pd.testing.assert_frame_equal(old.predict(pixels), model.predict(frame))
     for uri in (str(tmp_path / "served"), NAME):
         known = catalog.look_up(uri)

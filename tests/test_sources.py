@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import sample
-from pipeline.data.pictures import UnreadablePicture, decode
-from pipeline.data.sources import Rejection, Source, open_source
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
+from pipeline.sources import sample
+from pipeline.sources.images import UnreadableImage, decode
+from pipeline.sources.source import Rejection, Source, open_source
 
 Make = Callable[[Mapping[str, bytes]], Path]
 
@@ -55,12 +55,12 @@ def named(*names: str) -> dict[str, bytes]:
 def make(request, tmp_path) -> Make:
     """Writes files as a folder, and as a zip of it."""
     if request.param == "folder":
-        return functools.partial(write_tree, tmp_path / "pictures")
-    return functools.partial(write_zip, tmp_path / "pictures.zip")
+        return functools.partial(write_tree, tmp_path / "images")
+    return functools.partial(write_zip, tmp_path / "images.zip")
 
 
 def labels(source: Source) -> dict[str, str]:
-    return {picture.name: picture.label for picture in source.pictures}
+    return {image.name: image.label for image in source.images}
 
 
 def opened(path: Path) -> Source:
@@ -79,7 +79,7 @@ def refusal(path: Path) -> str:
 def test_one_folder_a_class(make):
     source = opened(make(named("Dog/b.png", "Cat/1.jpg", "Dog/a.JPEG")))
     assert list(labels(source).items()) == [("Cat/1.jpg", "Cat"), ("Dog/a.JPEG", "Dog"), ("Dog/b.png", "Dog")]
-    assert [picture.read() for picture in source.pictures] == [b"Cat/1.jpg", b"Dog/a.JPEG", b"Dog/b.png"]
+    assert [image.read() for image in source.images] == [b"Cat/1.jpg", b"Dog/a.JPEG", b"Dog/b.png"]
     assert source.rejected == source.notes == ()
     assert "one folder a class" in source.description
 
@@ -109,7 +109,7 @@ def test_kaggles_unlabelled_folder_is_noted_and_left(make):
     source = opened(make(named("train/cat.0.jpg", "train/dog.0.jpg", "test1/1.jpg", "test1/2.jpg")))
     assert labels(source) == {"train/cat.0.jpg": "cat", "train/dog.0.jpg": "dog"}
     assert source.rejected == ()
-    assert source.notes == ("pictures without labels in 'test1', ignored: 2",)
+    assert source.notes == ("images without labels in 'test1', ignored: 2",)
 
 
 def test_labels_are_folder_names_verbatim(make):
@@ -122,26 +122,26 @@ def test_names_of_255_bytes(make):
     name = "猫" * 83 + "ab.jpg"
     assert len(name.encode()) == 255
     source = opened(make(named(f"cat/{name}", "dog/1.jpg")))
-    assert source.pictures[0].read() == f"cat/{name}".encode()
+    assert source.images[0].read() == f"cat/{name}".encode()
 
 
-def test_what_is_no_picture_is_counted(make):
+def test_what_is_no_image_is_counted(make):
     junk = ("readme.txt", "Cat/Thumbs.db", "__MACOSX/Cat/._1.jpg", "Cat/.hidden.jpg", ".git/x.png")
     source = opened(make(named("Cat/1.jpg", "Dog/1.jpg", *junk)))
     assert set(labels(source)) == {"Cat/1.jpg", "Dog/1.jpg"}
     assert source.rejected == ()
     (note,) = source.notes
-    assert note.startswith("files that are no pictures, ignored: 5")
+    assert note.startswith("files that are no images, ignored: 5")
 
 
 def test_an_empty_folder_is_noted(make):
     source = opened(make({**named("cat/1.jpg", "dog/1.jpg"), "bird/": b""}))
-    assert source.notes == ("folder 'bird' has no pictures, ignored",)
+    assert source.notes == ("folder 'bird' has no images, ignored",)
 
 
 def test_formats_that_cannot_be_read_are_still_listed(make):
     source = opened(make(named("cat/1.HEIC", "dog/1.heif", "dog/2.jfif", "dog/3.jpe")))
-    assert len(source.pictures) == 4
+    assert len(source.images) == 4
 
 
 def test_strays_are_rejected_not_dropped(make):
@@ -154,7 +154,7 @@ def test_strays_are_rejected_not_dropped(make):
 def test_a_stray_beside_a_wrapping_folder_is_rejected(make):
     source = opened(make(named("preview.jpg", "PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg")))
     assert set(labels(source).values()) == {"Cat", "Dog"}
-    assert [picture.name for picture in source.rejected] == ["preview.jpg"]
+    assert [image.name for image in source.rejected] == ["preview.jpg"]
 
 
 def test_names_without_label_or_number_are_rejected(make):
@@ -162,7 +162,7 @@ def test_names_without_label_or_number_are_rejected(make):
     bad = ["0.jpg", "cat.jpg", "cat.x.jpg", "extra/cat.9.jpg"]
     source = opened(make(named(*good, *bad)))
     assert set(labels(source)) == set(good)
-    reason = "no label: not among the pictures with names such as cat.0.jpg"
+    reason = "no label: not among the images with names such as cat.0.jpg"
     assert source.rejected == tuple(Rejection(name, reason) for name in sorted(bad))
 
 
@@ -170,7 +170,7 @@ def test_names_without_label_or_number_are_rejected(make):
 
 
 def splits(source: Source) -> dict[str, str]:
-    return {picture.name: picture.split for picture in source.pictures}
+    return {image.name: image.split for image in source.images}
 
 
 @pytest.mark.parametrize("wrapper", ["", "hymenoptera/"])
@@ -219,7 +219,7 @@ def test_an_unlabelled_split_is_noted_and_left(make, folder):
     source = opened(make(named(*names, f"{folder}/7.jpg", f"{folder}/8.jpg")))
     assert set(splits(source)) == set(names)
     assert source.rejected == ()
-    assert source.notes == (f"pictures without labels in {folder.split('/')[0]!r}, ignored: 2",)
+    assert source.notes == (f"images without labels in {folder.split('/')[0]!r}, ignored: 2",)
 
 
 def test_a_split_that_lacks_a_class_and_a_stray_beside_the_splits(make):
@@ -232,7 +232,7 @@ def test_a_split_that_lacks_a_class_and_a_stray_beside_the_splits(make):
     ("names", "told"),
     [
         (["val/a/1.jpg", "val/b/1.jpg", "test/a/1.jpg", "test/b/1.jpg"], "none to train on: name"),
-        (["train/a/1.jpg", "train/b/1.jpg", "val/A/1.jpg", "val/b/1.jpg"], "pictures of 'A', of which"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/A/1.jpg", "val/b/1.jpg"], "images of 'A', of which"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "dev/a/1.jpg"], "two folders of validation"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "more/b/1.jpg"], "beside them labelled"),
         (["train/train/a/1.jpg", "train/val/a/1.jpg", "test/a/1.jpg"], "'train' has splits of its own"),
@@ -267,19 +267,19 @@ def test_names_without_labels(make):
 @pytest.mark.parametrize("names", [["cat/1.jpg", "cat/2.jpg"], ["cat.1.jpg", "cat.2.jpg"], ["a/cat/1.jpg"]])
 def test_one_class_is_named(make, names):
     text = refusal(make(named(*names)))
-    assert f"only one class, 'cat' ({len(names)} of {len(names)} pictures)" in text
+    assert f"only one class, 'cat' ({len(names)} of {len(names)} images)" in text
     assert "at least two are needed" in text
 
 
-def test_no_pictures(make):
+def test_no_images(make):
     text = refusal(make(named("train.zip", "test1.zip", "sampleSubmission.csv", "notes.txt")))
-    assert "has no pictures: found 4 other files ('notes.txt', 'sampleSubmission.csv', 'test1.zip'" in text
+    assert "has no images: found 4 other files ('notes.txt', 'sampleSubmission.csv', 'test1.zip'" in text
     assert ".jpg" in text
     assert "point data.source at" in text
 
 
 def test_nothing_at_all(make):
-    assert "has no pictures: found nothing" in refusal(make({}))
+    assert "has no images: found nothing" in refusal(make({}))
 
 
 def test_a_missing_path_is_shown_absolute(tmp_path, monkeypatch):
@@ -311,13 +311,13 @@ def test_symbolic_links_are_followed_without_loops(tmp_path):
 def test_a_link_to_nowhere_cannot_be_opened(tmp_path):
     root = write_tree(tmp_path / "root", named("cat/1.jpg", "dog/1.jpg"))
     (root / "cat" / "2.jpg").symlink_to("nowhere.jpg")
-    picture = opened(root).pictures[1]
-    assert picture.name == "cat/2.jpg"
-    with pytest.raises(UnreadablePicture, match="cannot be opened: No such file or directory"):
-        picture.read()
+    image = opened(root).images[1]
+    assert image.name == "cat/2.jpg"
+    with pytest.raises(UnreadableImage, match="cannot be opened: No such file or directory"):
+        image.read()
 
 
-def test_pipes_named_like_pictures_are_not_opened(tmp_path):
+def test_pipes_named_like_images_are_not_opened(tmp_path):
     root = write_tree(tmp_path / "root", named("cat/1.jpg", "dog/1.jpg"))
     os.mkfifo(root / "cat" / "2.jpg")
     (root / "cat" / "3.jpg").symlink_to("2.jpg")
@@ -329,9 +329,9 @@ def test_names_that_are_not_utf8(tmp_path):
     folder = os.fsencode(root) + b"/caf\xe9"
     Path(os.fsdecode(folder)).mkdir()
     Path(os.fsdecode(folder + b"/\xff.jpg")).write_bytes(b"data")
-    picture = opened(root).pictures[0]
-    assert (picture.name, picture.label) == ("caf\\xe9/\\xff.jpg", "caf\\xe9")
-    assert picture.read() == b"data"
+    image = opened(root).images[0]
+    assert (image.name, image.label) == ("caf\\xe9/\\xff.jpg", "caf\\xe9")
+    assert image.read() == b"data"
 
 
 def test_folders_that_are_too_deep_are_noted(tmp_path):
@@ -354,12 +354,12 @@ def test_a_folder_that_cannot_be_read():
     assert "allow it to be read" in text
 
 
-def test_a_picture_that_grows_too_large_is_not_read(tmp_path):
+def test_a_image_that_grows_too_large_is_not_read(tmp_path):
     root = write_tree(tmp_path / "root", named("cat/1.jpg", "dog/1.jpg"))
     with (root / "cat/1.jpg").open("wb") as file:
         file.truncate((256 << 20) + 1)  # sparse: takes no space
-    with pytest.raises(UnreadablePicture, match="too large: 268,435,457 bytes"):
-        opened(root).pictures[0].read()
+    with pytest.raises(UnreadableImage, match="too large: 268,435,457 bytes"):
+        opened(root).images[0].read()
 
 
 # Zips
@@ -372,19 +372,19 @@ def test_reading_from_many_threads(tmp_path):
         source = opened(write_zip(tmp_path / f"{compression}.zip", files, compression))
         with ThreadPoolExecutor(8) as executor:
             for _ in range(3):
-                read = executor.map(lambda picture: picture.read(), source.pictures)
-                assert dict(zip((picture.name for picture in source.pictures), read, strict=True)) == files
+                read = executor.map(lambda image: image.read(), source.images)
+                assert dict(zip((image.name for image in source.images), read, strict=True)) == files
 
 
 def test_zips_with_something_before_them(tmp_path):
     whole = write_zip(tmp_path / "plain.zip", named("cat/1.jpg", "dog/1.jpg")).read_bytes()
     path = tmp_path / "self-extracting.zip"
     path.write_bytes(b"#!/bin/sh\n" * 100 + whole)
-    assert [picture.read() for picture in opened(path).pictures] == [b"cat/1.jpg", b"dog/1.jpg"]
+    assert [image.read() for image in opened(path).images] == [b"cat/1.jpg", b"dog/1.jpg"]
 
 
 def test_a_file_that_is_no_zip(tmp_path):
-    path = tmp_path / "pictures.tar.gz"
+    path = tmp_path / "images.tar.gz"
     path.write_bytes(b"\x1f\x8b" + bytes(100))
     text = refusal(path)
     assert f"{path} is no zip (102 bytes" in text
@@ -399,7 +399,7 @@ def test_an_empty_file(tmp_path):
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_zip(tmp_path, share):
-    path = write_zip(tmp_path / "pictures.zip", {f"{c}/{n}.jpg": bytes(99) for c in "ab" for n in range(50)})
+    path = write_zip(tmp_path / "images.zip", {f"{c}/{n}.jpg": bytes(99) for c in "ab" for n in range(50)})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     text = refusal(path)
@@ -412,7 +412,7 @@ def test_a_truncated_zip(tmp_path, share):
     ["../cat.jpg", "cat/../../1.jpg", "/cat/1.jpg", "..\\cat\\1.jpg", "C:\\cat\\1.jpg", "\\\\host\\1.jpg"],
 )
 def test_names_that_lead_outside(tmp_path, name):
-    path = write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg", name))
+    path = write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg", name))
     text = refusal(path)
     assert f"leads outside its folder, {name!r}" in text
     assert "refused whole" in text
@@ -434,64 +434,64 @@ def patched(path: Path, member: str, offset: int, value: bytes, local_offset: in
 
 
 def test_an_encrypted_zip(tmp_path):
-    path = write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg"))
+    path = write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg"))
     text = refusal(patched(path, "dog/1.jpg", 8, b"\x01\x00", 6))
     assert "is encrypted ('dog/1.jpg')" in text
     assert "unzip it" in text
 
 
 def test_a_member_that_declares_an_enormous_size_is_not_read(tmp_path):
-    path = write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg"))
+    path = write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg"))
     source = opened(patched(path, "dog/1.jpg", 24, struct.pack("<I", 300 << 20)))
-    with pytest.raises(UnreadablePicture, match="too large: 314,572,800 bytes"):
-        source.pictures[1].read()
+    with pytest.raises(UnreadableImage, match="too large: 314,572,800 bytes"):
+        source.images[1].read()
 
 
 def test_a_member_that_unpacks_to_more_than_it_declares(tmp_path):
     files = {"cat/1.jpg": bytes(50_000_000), "dog/1.jpg": b"x"}
     source = opened(patched(write_zip(tmp_path / "p.zip", files), "cat/1.jpg", 24, struct.pack("<I", 1000)))
-    with pytest.raises(UnreadablePicture, match="damaged: its checksum in the zip does not match"):
-        source.pictures[0].read()
+    with pytest.raises(UnreadableImage, match="damaged: its checksum in the zip does not match"):
+        source.images[0].read()
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_damaged_member_does_not_cost_the_others(tmp_path, compression):
     files = {"cat/1.jpg": os.urandom(1000), "dog/1.jpg": b"good"}
-    path = write_zip(tmp_path / "pictures.zip", files, compression)
+    path = write_zip(tmp_path / "images.zip", files, compression)
     data = bytearray(path.read_bytes())
     data[500] ^= 0xFF
     path.write_bytes(data)
-    cat, dog = opened(path).pictures
-    with pytest.raises(UnreadablePicture, match="damaged: "):
+    cat, dog = opened(path).images
+    with pytest.raises(UnreadableImage, match="damaged: "):
         cat.read()
     assert dog.read() == b"good"
 
 
 def test_a_member_that_is_not_where_the_directory_says(tmp_path):
-    path = write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg"))
+    path = write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg"))
     source = opened(patched(path, "dog/1.jpg", 42, struct.pack("<I", 7)))
-    with pytest.raises(UnreadablePicture, match="damaged: not where the zip's directory says"):
-        source.pictures[1].read()
+    with pytest.raises(UnreadableImage, match="damaged: not where the zip's directory says"):
+        source.images[1].read()
 
 
 def test_a_compression_that_is_not_built_in(tmp_path):
     source = opened(write_zip(tmp_path / "p.zip", named("cat/1.jpg", "dog/1.jpg"), zipfile.ZIP_LZMA))
-    with pytest.raises(UnreadablePicture, match="compressed in the zip by lzma; only deflate is read"):
-        source.pictures[0].read()
+    with pytest.raises(UnreadableImage, match="compressed in the zip by lzma; only deflate is read"):
+        source.images[0].read()
 
 
 def test_of_duplicate_names_the_last_counts(tmp_path):
-    path = write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg"))
+    path = write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg"))
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("cat/1.jpg", b"later")
     source = opened(path)
-    assert source.pictures[0].read() == b"later"
+    assert source.images[0].read() == b"later"
     assert source.notes == ("files of the zip that a later one of the same name hides, ignored: 1",)
 
 
 def test_utf8_names_without_the_flag_that_says_so(tmp_path):
     # As macOS writes them.
-    path = write_zip(tmp_path / "pictures.zip", named("собака/1.jpg", "cat/1.jpg"))
+    path = write_zip(tmp_path / "images.zip", named("собака/1.jpg", "cat/1.jpg"))
     source = opened(patched(path, "собака/1.jpg", 8, b"\0\0", 6))
     assert labels(source) == {"cat/1.jpg": "cat", "собака/1.jpg": "собака"}
 
@@ -509,7 +509,7 @@ def test_a_folders_fingerprint_follows_names_sizes_and_times(tmp_path):
     root = write_tree(tmp_path / "root", named("cat/1.jpg", "dog/1.jpg", "readme.txt"))
     prints = [opened(root).fingerprint]
     (root / "readme.txt").write_text("other")
-    assert opened(root).fingerprint == prints[0], "not a picture"
+    assert opened(root).fingerprint == prints[0], "not an image"
     shutil.copytree(root, tmp_path / "copy")  # keeps times
     assert opened(tmp_path / "copy").fingerprint == prints[0]
     os.utime(root / "cat/1.jpg", ns=(1, 1))
@@ -534,11 +534,11 @@ def test_a_zips_fingerprint_follows_its_contents(tmp_path):
 
 def test_the_sample_draws_what_it_lists(tmp_path):
     source = open_source("sample", tmp_path)
-    assert len(source.pictures) == len(sample.CLASSES) * sample.PICTURES_PER_CLASS
-    assert [p.name for p in source.pictures] == sorted(p.name for p in source.pictures)
-    picture = next(picture for picture in source.pictures if picture.name == "cat.3.png")
-    assert picture.label == "cat"
-    assert np.array_equal(np.asarray(decode(picture.read())), np.asarray(sample.draw("cat", 3)))
+    assert len(source.images) == len(sample.CLASSES) * sample.PICTURES_PER_CLASS
+    assert [p.name for p in source.images] == sorted(p.name for p in source.images)
+    image = next(image for image in source.images if image.name == "cat.3.png")
+    assert image.label == "cat"
+    assert np.array_equal(np.asarray(decode(image.read())), np.asarray(sample.draw("cat", 3)))
     assert source.fingerprint == open_source("sample", tmp_path).fingerprint
     assert "drawn" in source.description
 
@@ -559,28 +559,28 @@ def served(folder: Path):
 
 
 def test_a_zip_behind_a_url(tmp_path):
-    write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg"))
+    write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg"))
     with served(tmp_path) as url:
-        source = open_source(f"{url}/pictures.zip", tmp_path / "cache")
-    assert [picture.read() for picture in source.pictures] == [b"cat/1.jpg", b"dog/1.jpg"]
+        source = open_source(f"{url}/images.zip", tmp_path / "cache")
+    assert [image.read() for image in source.images] == [b"cat/1.jpg", b"dog/1.jpg"]
 
 
 def test_a_truncated_zip_behind_a_url_is_refused_and_not_kept(tmp_path):
-    path = write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg"))
+    path = write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg"))
     path.write_bytes(path.read_bytes()[:-30])
     with served(tmp_path) as url, pytest.raises(UserError, match="truncated or damaged zip"):
-        open_source(f"{url}/pictures.zip", tmp_path / "cache")
+        open_source(f"{url}/images.zip", tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.zip"))
 
 
 def test_a_url_with_another_hash_is_refused(tmp_path):
-    write_zip(tmp_path / "pictures.zip", named("cat/1.jpg", "dog/1.jpg"))
+    write_zip(tmp_path / "images.zip", named("cat/1.jpg", "dog/1.jpg"))
     with served(tmp_path) as url, pytest.raises(UserError):
-        open_source(f"{url}/pictures.zip", tmp_path / "cache", sha256="0" * 64)
+        open_source(f"{url}/images.zip", tmp_path / "cache", sha256="0" * 64)
 
 
-def test_pictures_of_a_folder_are_read_as_they_are(tmp_path):
+def test_images_of_a_folder_are_read_as_they_are(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(file, "PNG")
     root = write_tree(tmp_path / "root", {"cat/1.png": file.getvalue(), "dog/1.png": b""})
-    assert [picture.read() for picture in opened(root).pictures] == [file.getvalue(), b""]
+    assert [image.read() for image in opened(root).images] == [file.getvalue(), b""]

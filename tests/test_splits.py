@@ -1,12 +1,13 @@
-"""Sizes by hand, and what may and may not change which split a picture is in."""
+"""Sizes by hand, and what may and may not change which split an image is in."""
 
 import random
 
 import numpy as np
 import pytest
 
-from pipeline.data.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign, check_sizes, complete, draw
-from pipeline.errors import UserError
+from pipeline.dataset.splits import LEFT_OUT, assign, check_sizes, complete, draw
+from pipeline.runtime.errors import UserError
+from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
 
 def digests(count: int, prefix: str = "") -> list[str]:
@@ -27,8 +28,8 @@ def sizes(splits: np.ndarray, labels: np.ndarray, label: int) -> tuple[int, int,
         (7, 0.2, 0.2, (5, 1, 1)),  # 1.4 and 1.4
         (8, 0.2, 0.2, (4, 2, 2)),  # 1.6 and 1.6
         (3, 0.2, 0.2, (1, 1, 1)),  # 0.6 and 0.6
-        (3, 0.01, 0.01, (1, 1, 1)),  # 0.03 of a picture is one
-        (2, 0.2, 0.0, (1, 1, 0)),  # 0.4 of a picture is one
+        (3, 0.01, 0.01, (1, 1, 1)),  # 0.03 of an image is one
+        (2, 0.2, 0.0, (1, 1, 0)),  # 0.4 of an image is one
         (10, 0.6, 0.39, (1, 5, 4)),  # 6 and 4 would leave none to train on
     ],
 )
@@ -61,20 +62,20 @@ def test_the_seed_draws():
     assert 20 < (one != other).sum() < 180
 
 
-def test_one_more_picture_moves_few():
+def test_one_more_image_moves_few():
     labels = np.zeros(1001, int)
     before = assign(digests(1000), labels[:1000], ["cat"], 0.2, 0.2, seed=1)
     after = assign(digests(1001), labels, ["cat"], 0.2, 0.2, seed=1)
     assert (before != after[:1000]).sum() <= 2
 
 
-def test_which_pictures_are_in_a_split_is_random():
+def test_which_images_are_in_a_split_is_random():
     # Of the first half about half the test split: a binomial with sd 5 (20 of 100 drawn from each half).
     splits = assign(digests(200), np.zeros(200, int), ["cat"], 0.2, 0.2, seed=3)
     assert 8 <= (splits[:100] == TEST).sum() <= 32
 
 
-def test_identical_pictures_stay_together_whatever_their_labels():
+def test_identical_images_stay_together_whatever_their_labels():
     draw_group = random.Random(5)
     names = [f"{draw_group.randrange(150):032x}" for _ in range(400)]  # groups of one to some eight
     labels = np.array([draw_group.randrange(3) for _ in range(400)])
@@ -84,7 +85,7 @@ def test_identical_pictures_stay_together_whatever_their_labels():
 
 
 def test_duplicates_do_not_change_the_sizes_where_groups_allow():
-    # 90 single pictures and 5 pairs.
+    # 90 single images and 5 pairs.
     names = digests(90) + [f"pair{number // 2}" for number in range(10)]
     labels = np.zeros(100, int)
     for seed in range(20):
@@ -99,8 +100,8 @@ def test_where_groups_do_not_allow_sizes_come_near():
     assert sizes(assign(names, labels, ["cat"], 0.25, 0.0, seed=1), labels, 0) == (21, 9, 0)
 
 
-def test_every_split_has_a_picture_of_every_class_even_with_large_groups():
-    # One picture 50 times, and two more: each split must have one of the three.
+def test_every_split_has_a_image_of_every_class_even_with_large_groups():
+    # One image 50 times, and two more: each split must have one of the three.
     names = ["common"] * 50 + ["one", "two"]
     splits = assign(names, np.zeros(52, int), ["cat"], 0.2, 0.2, seed=1)
     assert len({splits[0], splits[50], splits[51]}) == 3
@@ -108,9 +109,9 @@ def test_every_split_has_a_picture_of_every_class_even_with_large_groups():
 
 
 def test_a_group_counts_for_the_class_of_its_lowest_label():
-    # Both of dog's own pictures are identical to cats: dog has none of its own to split.
+    # Both of dog's own images are identical to cats: dog has none of its own to split.
     names, labels = [*digests(9), "same", "same", "also", "also"], np.array([0] * 9 + [0, 1, 0, 1])
-    with pytest.raises(UserError, match="class 'dog' has 0 different pictures"):
+    with pytest.raises(UserError, match="class 'dog' has 0 different images"):
         assign(names, labels, ["cat", "dog"], 0.2, 0.2, seed=1)
 
 
@@ -119,20 +120,20 @@ def test_a_class_too_small_for_three_splits():
     with pytest.raises(UserError) as raised:
         assign(digests(6), labels, ["cat", "dog"], 0.2, 0.2, seed=1)
     assert str(raised.value) == (
-        "class 'dog' has 2 different pictures, too few to split into train, validation, "
-        "test: it needs at least 3; add pictures or set data.test=0"
+        "class 'dog' has 2 different images, too few to split into train, validation, "
+        "test: it needs at least 3; add images or set data.test=0"
     )
     assert sizes(assign(digests(6), labels, ["cat", "dog"], 0.2, 0.0, seed=1), labels, 1) == (1, 1, 0)
 
 
 def test_a_class_too_small_for_two_splits():
-    with pytest.raises(UserError, match=r"class 'dog' has 1 picture, .* at least 2; add pictures$"):
+    with pytest.raises(UserError, match=r"class 'dog' has 1 image, .* at least 2; add images$"):
         assign(digests(5), np.array([0, 0, 0, 0, 1]), ["cat", "dog"], 0.2, 0.0, seed=1)
 
 
-def test_identical_pictures_count_once():
+def test_identical_images_count_once():
     names, labels = [*digests(4), "same", "same", "same"], np.array([0, 0, 0, 0, 1, 1, 1])
-    with pytest.raises(UserError, match="class 'dog' has 1 picture"):
+    with pytest.raises(UserError, match="class 'dog' has 1 image"):
         assign(names, labels, ["cat", "dog"], 0.2, 0.2, seed=1)
 
 
@@ -145,7 +146,7 @@ def test_fractions_that_cannot_be(validation, test):
 
 
 def test_a_limit_is_named_where_it_made_a_class_small():
-    with pytest.raises(UserError, match=r"class 'cat' has 2 different pictures, .* raise data.limit=4"):
+    with pytest.raises(UserError, match=r"class 'cat' has 2 different images, .* raise data.limit=4"):
         check_sizes({"cat": 2, "dog": 2}, [TRAIN, VALIDATION, TEST], limit=4)
 
 
@@ -188,13 +189,13 @@ def test_a_draw_depends_on_names_and_seed_not_on_order():
 @pytest.mark.parametrize(
     ("given", "validation", "test", "expected"),
     [
-        ({TRAIN: 100, VALIDATION: 30}, 0.5, 0.2, (80, 30, 20)),  # a fifth of the training pictures
+        ({TRAIN: 100, VALIDATION: 30}, 0.5, 0.2, (80, 30, 20)),  # a fifth of the training images
         ({TRAIN: 100, TEST: 30}, 0.25, 0.9, (75, 25, 30)),
         ({TRAIN: 100, VALIDATION: 30}, 0.5, 0.0, (100, 30, 0)),
         ({TRAIN: 100, VALIDATION: 7, TEST: 3}, 0.9, 0.9, (100, 7, 3)),
     ],
 )
-def test_what_is_not_given_is_cut_from_the_training_pictures(given, validation, test, expected):
+def test_what_is_not_given_is_cut_from_the_training_images(given, validation, test, expected):
     splits = [split for split, count in given.items() for _ in range(2 * count)]
     labels = np.arange(len(splits)) % 2
     found = complete(digests(len(splits)), labels, ["cat", "dog"], splits, validation, test, seed=1)
@@ -204,7 +205,7 @@ def test_what_is_not_given_is_cut_from_the_training_pictures(given, validation, 
             assert (found[np.array(splits) == split] == split).all(), count
 
 
-def test_a_training_picture_that_is_held_out_too_is_left_out_and_never_cut():
+def test_a_training_image_that_is_held_out_too_is_left_out_and_never_cut():
     own = digests(40)
     names, given = [*own, own[0], own[1], own[1]], [TRAIN] * 40 + [VALIDATION, VALIDATION, VALIDATION]
     labels = np.array([0, 1] * 20 + [0, 1, 1])
@@ -219,7 +220,7 @@ def test_a_training_picture_that_is_held_out_too_is_left_out_and_never_cut():
 def test_a_class_too_small_to_cut_a_split_from():
     given = [TRAIN] * 4 + [VALIDATION] * 2
     labels = np.array([0, 0, 0, 1, 0, 1])
-    with pytest.raises(UserError, match="class 'dog' has 1 picture, too few to split into train, test"):
+    with pytest.raises(UserError, match="class 'dog' has 1 image, too few to split into train, test"):
         complete(digests(6), labels, ["cat", "dog"], given, 0.2, 0.2, seed=1)
     found = complete(digests(6), labels, ["cat", "dog"], given, 0.2, 0.0, seed=1)
     assert found.tolist() == given

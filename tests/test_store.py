@@ -13,7 +13,7 @@ from conftest import ROOT, Project, assert_user_error, forker
 from mlflow import MlflowClient
 from mlflow.utils import name_utils
 
-from pipeline.data.workplace import exclusive
+from pipeline.runtime.files import exclusive
 from pipeline.tracking import relocate, runs
 
 SMALL = ("--data.limit=20", "--data.image_size=16")
@@ -208,7 +208,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mlflow import MlflowClient
-from pipeline.data.workplace import appearing, exclusive
+from pipeline.runtime.files import appearing, exclusive
 from pipeline.tracking import artifacts, store
 
 fetch = MlflowClient.download_artifacts
@@ -223,7 +223,7 @@ with exclusive(Path("prepared")), appearing(Path("prepared/set")) as partial:
 
 
 def test_download_that_is_killed_leaves_nothing_for_good(home, client, tmp_path):
-    """What it has written is removed by the next one that prepares pictures there."""
+    """What it has written is removed by the next one that prepares images there."""
     (run, *_) = client.search_runs(["0"], "tags.step = 'prepare'")
     variables = home.environment(STORE=home.uri, RUN=run.info.run_id)
     assert forker().run(KILLED, (), tmp_path, variables).returncode == -signal.SIGKILL

@@ -12,15 +12,16 @@ from pathlib import Path
 import optuna
 import pytest
 
-from pipeline.arguments import load
-from pipeline.errors import UserError
-from pipeline.params import Params
-from pipeline.sweep import cells, leaderboard, lock, plan, progress
+from pipeline.config.command_line import load
+from pipeline.config.params import Params
+from pipeline.execution import lock
+from pipeline.runtime.errors import UserError
+from pipeline.sweep import cells, leaderboard, plan, progress
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.order import Rule
 from pipeline.sweep.ranking import Ranking
 from pipeline.sweep.study import WARM_UP_CELLS, Study
-from pipeline.tracking.trials import CellRun, Trial
+from pipeline.tracking.sweep_runs import CellRun, Trial
 
 ROOT = Path(__file__).parents[1]
 ORIGINAL = {
@@ -29,7 +30,10 @@ ORIGINAL = {
     "kernel_initializer": "he_uniform",
     "bias_initializer": 0.0,
 }
-SMALL = '--sweep.grid={"learning_rate":[0.1,0.01,0.001],"augment":[true,false],"early_stopping":[null,3]}'
+SMALL = (
+    '--sweep.grid={"learning_rate":[0.1,0.01,0.001],"augment":[true,false],'
+    '"early_stopping_patience":[null,3]}'
+)
 RANGES = (
     '--sweep.grid={"learning_rate":{"low":0.0001,"high":0.1,"log":true},"dropout":{"low":0.2,"high":0.6},'
     '"batch_size":{"low":8,"high":64},"activation":["relu","tanh"]}'
@@ -125,9 +129,9 @@ def test_cell_is_identified_by_sorted_json():
 
 
 def test_other_keys_stand_for_themselves():
-    cell = Cell({"batch_size": 16, "dropout": 0.3, "augment": True, "early_stopping": None})
+    cell = Cell({"batch_size": 16, "dropout": 0.3, "augment": True, "early_stopping_patience": None})
     assert set(cell.name.split("-")) == {
-        "batch_size_16", "dropout_0.3", "augment_true", "early_stopping_null",
+        "batch_size_16", "dropout_0.3", "augment_true", "early_stopping_patience_null",
     }  # fmt: skip
 
 

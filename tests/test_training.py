@@ -14,12 +14,15 @@ import pytest
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from pipeline import graphs, metrics, models, training
-from pipeline.arguments import load
-from pipeline.checkpoint import Checkpoint
-from pipeline.examples import Batches, Examples, predict
-from pipeline.objective import Objective
-from pipeline.schema import ScheduleParams
+from pipeline import models
+from pipeline.config.command_line import load
+from pipeline.config.schema import ScheduleParams
+from pipeline.evaluation import metrics
+from pipeline.evaluation.objective import Objective
+from pipeline.training import graph_cache
+from pipeline.training import train as training
+from pipeline.training.batches import Batches, Examples, predict
+from pipeline.training.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +32,7 @@ def read(*arguments: str):
 
 
 def examples(count: int = 96, size: int = 16) -> Examples:
-    """Dark pictures of class 0 and light ones of class 1, with noise."""
+    """Dark images of class 0 and light ones of class 1, with noise."""
     rng = np.random.default_rng(7)
     labels = np.arange(count) % 2
     images = rng.integers(0, 120, (count, size, size, 3)) + 60 * labels[:, None, None, None]
@@ -80,11 +83,11 @@ def test_simple_cnn_is_the_original_network():
 
 def test_rescaling_travels_with_the_model(tmp_path):
     model = models.build(read().model, 16, 3, seed=1)
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    answer = again.predict(pictures, verbose=0)
-    np.testing.assert_array_equal(answer, model.predict(pictures, verbose=0))
+    answer = again.predict(images, verbose=0)
+    np.testing.assert_array_equal(answer, model.predict(images, verbose=0))
     np.testing.assert_allclose(answer.sum(axis=1), 1, rtol=1e-5)
     assert again.inputs[0].dtype == "uint8"
 
@@ -113,7 +116,7 @@ def test_schedule_is_what_the_optimizer_gets():
     assert history["learning_rate"] == pytest.approx([0.01, 0.001, 0.0001])
 
 
-def test_every_picture_once_an_epoch_and_another_order_the_next():
+def test_every_image_once_an_epoch_and_another_order_the_next():
     data = examples(count=10)
     batches = Batches(data, batch_size=4, seed=3)
     epochs = []
@@ -157,7 +160,7 @@ def test_calls_back_every_epoch_with_all_metrics():
 
 def test_early_stopping():
     # nothing can be learned at this rate, so the first epoch stays the best
-    trained = train("--train.epochs=9", "--train.learning_rate=1e-9", "--train.early_stopping=2")
+    trained = train("--train.epochs=9", "--train.learning_rate=1e-9", "--train.early_stopping_patience=2")
     assert len(trained.history["loss"]) == 3
 
 
@@ -198,7 +201,7 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 import numpy as np
 from test_training import train
-from pipeline.checkpoint import Checkpoint
+from pipeline.training.checkpoint import Checkpoint
 folder, *arguments = sys.argv[1:]
 for file in sorted(Path(folder).glob("*.checkpoint")):
     trained = train(*arguments, checkpoint=Checkpoint.load(file.read_bytes()))
@@ -228,7 +231,7 @@ def test_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path, augment):
 
 
 def lopsided(size: int = 16) -> tuple[Examples, Examples]:
-    """Of the training pictures, one in five is of class 1."""
+    """Of the training images, one in five is of class 1."""
     data = examples(size=size)
     few = np.flatnonzero((data.labels == 0) | (data.indices % 8 == 1))
     return replace(data, indices=few[few < 60]), replace(data, indices=data.indices[60:])
@@ -249,7 +252,7 @@ def test_balanced_weights_are_scikit_learns():
     found = training.class_weight("balanced", training_split, 2)
     assert [found[0], found[1]] == pytest.approx(expected)
     assert found == {0: pytest.approx(38 / 60), 1: pytest.approx(38 / 16)}
-    # a class without a training picture needs none
+    # a class without a training image needs none
     assert training.class_weight("balanced", training_split, 3) == {
         0: pytest.approx(38 / 90), 1: pytest.approx(38 / 24)
     }  # fmt: skip
@@ -323,14 +326,14 @@ def test_another_seed_is_as_if_it_were_the_first():
     arguments = ("--train.augment=true", "--train.epochs=1")
     first = train(*arguments, "--seed=5")
     after = train(*arguments, "--seed=6")
-    graphs._kept.clear()
+    graph_cache._kept.clear()
     alone = train(*arguments, "--seed=6")
     assert after.history == alone.history != first.history
     np.testing.assert_array_equal(after.probabilities, alone.probabilities)
 
 
 def test_early_stopping_counts_the_epochs_before_a_checkpoint():
-    arguments = ("--train.epochs=9", "--train.learning_rate=1e-9", "--train.early_stopping=2")
+    arguments = ("--train.epochs=9", "--train.learning_rate=1e-9", "--train.early_stopping_patience=2")
     kept = []
     train(*arguments, on_epoch=lambda number, _, make: kept.append(make()))
     assert [checkpoint.epoch for checkpoint in kept] == [1, 2, 3]

@@ -17,11 +17,11 @@ from conftest import (
 )
 from mlflow import MlflowClient
 
-from pipeline import machine
-from pipeline.arguments import load
-from pipeline.errors import UserError
-from pipeline.sweep import cluster
-from pipeline.sweep.executors import OnCluster
+from pipeline.config.command_line import load
+from pipeline.execution import cluster
+from pipeline.execution.executors import OnCluster
+from pipeline.runtime import hardware
+from pipeline.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def test_workers_far_above_the_cores(project):
 def test_each_worker_sees_its_gpu_alone(monkeypatch):
     """There is none here; what a worker would see is its variable."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(machine, "usable_gpus", lambda there: there)
+    monkeypatch.setattr(hardware, "usable_gpus", lambda there: there)
     monkeypatch.syspath_prepend(ROOT)  # before the code of a served model, which another test may have left
     sweep = load(["--sweep.workers_per_gpu=2"]).sweep
     assert cluster.workers(sweep) == 4
@@ -115,26 +115,26 @@ def test_extended_grid_runs_just_the_new_cells(project):
     assert {row["run_id"] for row in leaderboard(parent)} == {run.info.run_id for run in after.values()}
     # a further key: its old value is what the cells had all along
     longer = '--sweep.grid={"bias_initializer":[0.0,0.01,0.02],"dropout":[0.5,0.4]}'
-    planned = project.run("sweep", *TINY, longer, "--sweep.plan=true")
+    planned = project.run("sweep", *TINY, longer, "--sweep.dry_run=true")
     assert "6 cells, 3 done, 3 to train" in planned.stdout
     assert "BI_0.0-dropout_0.5: done, accuracy" in planned.stdout
     assert "BI_0.0-dropout_0.4: to train" in planned.stdout
     # another seed, another batch size: another study
     for other in ("--seed=7", "--train.batch_size=16"):
-        assert "2 cells, 0 done" in project.run("sweep", *TINY, PAIR, other, "--sweep.plan=true").stdout
+        assert "2 cells, 0 done" in project.run("sweep", *TINY, PAIR, other, "--sweep.dry_run=true").stdout
     assert len(MlflowClient(project.uri).search_runs(["0"])) == 4, "a plan leaves nothing"
     # started over: another run, with cells of its own
-    result = project.run("sweep", *TINY, PAIR, "--sweep.fresh=true")
+    result = project.run("sweep", *TINY, PAIR, "--sweep.restart=true")
     assert result.returncode == 0, result.stderr
     runs = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'sweep'")
     studies = sorted(run.data.tags["study"] for run in runs)
     assert studies == [parent.data.tags["study"], f"{parent.data.tags['study']}-2"]
-    assert "2 cells, 2 done" in project.run("sweep", *TINY, PAIR, "--sweep.plan=true").stdout
+    assert "2 cells, 2 done" in project.run("sweep", *TINY, PAIR, "--sweep.dry_run=true").stdout
     # what another version wrote is refused, and left alone by starting over
     newest = next(run for run in runs if run.data.tags["study"].endswith("-2"))
     MlflowClient(project.uri).set_tag(newest.info.run_id, "format", "0")
     assert_user_error(
-        project.run("sweep", *TINY, PAIR), newest.info.run_id, "another version", "sweep.fresh=true"
+        project.run("sweep", *TINY, PAIR), newest.info.run_id, "another version", "sweep.restart=true"
     )
 
 
@@ -174,7 +174,7 @@ def test_stopped_once_at_the_end_of_the_epoch(project, workers, number):
     for run in begun.values():
         assert steps(project, run) == list(range(1, len(steps(project, run)) + 1))
         assert (project.path / "data" / "checkpoints" / f"{run.info.run_id}.npz").exists()
-    planned = project.run("sweep", *arguments, "--sweep.plan=true")
+    planned = project.run("sweep", *arguments, "--sweep.dry_run=true")
     assert f"{next(iter(begun))}: begun" in planned.stdout
 
 

@@ -138,15 +138,17 @@ def _end_threads() -> None:
 
 if __name__ == "__main__":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from pipeline.quiet import importing_tensorflow
+    from pipeline.runtime.logs import importing_tensorflow
 
     with importing_tensorflow():
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         from stores import copy_fresh_stores
 
-        from pipeline import evaluation, trial  # noqa: F401
+        from pipeline.execution import (
+            cluster,  # noqa: F401
+            trial,  # noqa: F401
+        )
         from pipeline.pages import sweep as page
-        from pipeline.sweep import cluster  # noqa: F401
 
     copy_fresh_stores()
     page.bundle()  # once, in place of 2 s in each sweep

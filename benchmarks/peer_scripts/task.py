@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.peer_scripts.cells import RESULTS, SETTINGS, SIZES, SPLITS, grid
 from pipeline import models
-from pipeline.arguments import load
-from pipeline.params import Params
+from pipeline.config.command_line import load
+from pipeline.config.params import Params
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,1 +1,1 @@
-"""What can be known of labelled pictures before anything is trained: pure functions, nothing is written."""
+"""What can be known of labelled images before anything is trained: pure functions, nothing is written."""

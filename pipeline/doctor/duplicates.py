@@ -1,8 +1,8 @@
-"""Pictures that are nearly the same: resized, saved again, made lighter, cropped a little, or mirrored.
+"""Images that are nearly the same: resized, saved again, made lighter, cropped a little, or mirrored.
 
 Three looks, each slower and stricter than the one before. The first compares perceptual hashes (ImageHash's
 `phash`, after N. Krawetz, "Looks Like It", 2011: the signs of the lowest 8 x 8 frequencies of the gray
-picture against their median), the second colour thumbnails, the third larger ones, one of them cropped in
+image against their median), the second colour thumbnails, the third larger ones, one of them cropped in
 several ways, for where it is the crop that made the difference.
 
 Measured on 8,000 photos at 64 px, of which 400 at a time were planted again, resized to a half, saved as JPEG
@@ -25,16 +25,16 @@ from itertools import islice, product
 import numpy as np
 from PIL import Image
 
-from pipeline.machine import cores
+from pipeline.runtime.hardware import cores
 
 EXACT = 30_000  # images, up to which all pairs are compared
 DISTANCE = 16  # bits of 64 in which the hashes of near duplicates differ at most
 NEARER = 12  # the same where not all pairs are compared: strangers grow with the square of the number
 SIMILAR = 0.75  # correlation of their thumbnails, at least
 SAME = 0.95  # and of the larger ones, fitted
-MOST = 20_000  # pairs that get a third look: with more, the pictures are too alike for pairs to tell anything
+MOST = 20_000  # pairs that get a third look: with more, the images are too alike for pairs to tell anything
 
-_HASHED = 32  # px; what `phash` makes of any picture first
+_HASHED = 32  # px; what `phash` makes of any image first
 _THUMBNAIL = 16  # px
 _FITTED = 32  # px
 _CROPS = (0.025, 0.05)  # parts of the width and height that are cut off
@@ -48,13 +48,13 @@ _MOST_SHARING = 256  # with each of which an image is compared at most
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that are nearly the same.
+    """Two images that are nearly the same.
 
     Attributes:
         first: index of one.
         second: index of the other, higher.
         distance: bits of 64 in which their hashes differ.
-        correlation: of the pictures, fitted, up to 1.
+        correlation: of the images, fitted, up to 1.
         mirrored: whether it is one's mirror image that is like the other.
     """
 
@@ -66,20 +66,20 @@ class Pair:
 
 
 def near(images: np.ndarray, rows: np.ndarray) -> tuple[list[Pair], bool]:
-    """Finds pictures that are nearly the same.
+    """Finds images that are nearly the same.
 
-    Memory: 800 bytes a picture, and some 100 MB; beyond `EXACT` up to 600 bytes a picture more. CPU time:
-    5 s for 8,000 pictures, most of it for hashes and the third look; 14 s for 25,000, since the
+    Memory: 800 bytes an image, and some 100 MB; beyond `EXACT` up to 600 bytes an image more. CPU time:
+    5 s for 8,000 images, most of it for hashes and the third look; 14 s for 25,000, since the
     comparison of all pairs grows with their square; beyond `EXACT` little more than in proportion, some 3
     min for a million.
 
     Args:
         images: uint8 (n, size, size, 3), RGB; a memory map is read once.
-        rows: (k,) int64 ascending, the pictures to compare: of identical ones, one.
+        rows: (k,) int64 ascending, the images to compare: of identical ones, one.
 
     Returns:
         Each pair once, in the order of the indices, and whether these are all: False where more than `MOST`
-        would have to be looked at, or not all pairs of so many pictures are compared.
+        would have to be looked at, or not all pairs of so many images are compared.
     """
     hashes, mirrored, thumbnails = _fingerprints(images, rows)
     complete, best = len(rows) <= EXACT, {}
@@ -88,17 +88,17 @@ def near(images: np.ndarray, rows: np.ndarray) -> tuple[list[Pair], bool]:
         candidates = list(islice(_candidates(hashes, thumbnails, *others), MOST + 1))
         complete &= len(candidates) <= MOST
         for pair in _same(images, rows, candidates[:MOST], flipped):
-            key = pair.first, pair.second  # a symmetrical picture is like its mirror image as well
+            key = pair.first, pair.second  # a symmetrical image is like its mirror image as well
             if key not in best or pair.correlation > best[key].correlation:
                 best[key] = pair
     return [best[key] for key in sorted(best)], complete
 
 
 def groups(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Numbers pictures so that those which are linked by pairs, over others too, have the same number.
+    """Numbers images so that those which are linked by pairs, over others too, have the same number.
 
     Returns:
-        (count,) int64: of each picture, the lowest index in its group.
+        (count,) int64: of each image, the lowest index in its group.
     """
     parent = list(range(count))
 
@@ -115,7 +115,7 @@ def groups(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _fingerprints(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hashes, (k,) uint64, of pictures and of their mirror images, and thumbnails, (k, 16, 16, 3) uint8."""
+    """Hashes, (k,) uint64, of images and of their mirror images, and thumbnails, (k, 16, 16, 3) uint8."""
     hashes = np.empty(len(rows), np.uint64)
     mirrored = np.empty(len(rows), np.uint64)
     thumbnails = np.empty((len(rows), _THUMBNAIL, _THUMBNAIL, 3), np.uint8)
@@ -152,7 +152,7 @@ def _signs(frequencies: np.ndarray) -> np.ndarray:
 def _candidates(
     hashes: np.ndarray, thumbnails: np.ndarray, other_hashes: np.ndarray, other_thumbnails: np.ndarray
 ) -> Iterator[tuple[int, int, int]]:
-    """The pairs of a picture and a later other one that pass two looks, and the distance of their hashes."""
+    """The pairs of an image and a later other one that pass two looks, and the distance of their hashes."""
     near = _all_near if len(hashes) <= EXACT else _likely_near
     for left, right, bits in near(hashes, other_hashes):
         similar = _correlations(thumbnails, other_thumbnails, left, right) >= SIMILAR
@@ -239,13 +239,13 @@ def _same(
 
 
 def _fitted(one: np.ndarray, other: np.ndarray) -> float:
-    """The correlation of two pictures, one or the other of them cropped as makes it highest."""
+    """The correlation of two images, one or the other of them cropped as makes it highest."""
     ones, others = (_standardized(_crops(image)) for image in (one, other))  # the first is not cropped
     return float(max((ones @ others[0]).max(), (others @ ones[0]).max()))
 
 
 def _crops(image: np.ndarray) -> np.ndarray:
-    """A picture, and crops of it from its corners, edges and middle: (k, 32, 32, 3) uint8."""
+    """An image, and crops of it from its corners, edges and middle: (k, 32, 32, 3) uint8."""
     whole, side = Image.fromarray(image), image.shape[0]
     boxes = [(0.0, 0.0, side, side)]
     for cut in (part * side for part in _CROPS):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 KEYS = (
     "left_out",
     "imbalance",
-    "few_pictures",
-    "same_picture_two_labels",
+    "few_images",
+    "same_image_two_labels",
     "leaks",
     "near_duplicates",
     "exact_duplicates",
@@ -20,10 +20,10 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A line of findings.csv: a picture, or two that have to do with each other."""
+    """A line of findings.csv: an image, or two that have to do with each other."""
 
     kind: str
-    picture: str
+    image: str
     label: str = ""
     other: str = ""
     other_label: str = ""
@@ -44,7 +44,7 @@ class Finding:
         meaning: what it does to a training.
         advice: the next move; empty where there is none.
         rows: all of them, what matters most first.
-        pictured: whether the page shows pictures of them.
+        has_images: whether the page shows images of them.
     """
 
     key: str
@@ -54,7 +54,7 @@ class Finding:
     meaning: str
     advice: str
     rows: tuple[Row, ...]
-    pictured: bool = True
+    has_images: bool = True
 
 
 def table(findings: Iterable[Finding]) -> bytes:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps
 
 from pipeline import pages
-from pipeline.data.pictures import UnreadablePicture, decode
-from pipeline.data.prepared import Prepared
-from pipeline.data.sources import Picture
-from pipeline.data.splits import TEST, TRAIN, VALIDATION
+from pipeline.dataset.prepare import Prepared
+from pipeline.doctor.cost import Needs
 from pipeline.doctor.findings import Finding, Row
-from pipeline.doctor.looks import Looks
-from pipeline.doctor.needs import Needs
+from pipeline.doctor.image_stats import Looks
+from pipeline.sources.images import UnreadableImage, decode
+from pipeline.sources.source import SourceImage
+from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
-SHOWN = 24  # pictures, or pairs, of each kind; findings.csv has all
-LISTED = 24  # rows of a table of findings without pictures
+SHOWN = 24  # images, or pairs, of each kind; findings.csv has all
+LISTED = 24  # rows of a table of findings without images
 
 _SIDE = 128  # px of a thumbnail
 _QUALITY = 70  # of its JPEG: some 5 kB
@@ -30,7 +30,7 @@ class Examination:
 
     Attributes:
         source: what `data.source` names, as it was understood.
-        prepared: the pictures; None where there are none to train on.
+        prepared: the images; None where there are none to train on.
         looks: what their files are.
         findings: what was found.
         needs: what the sweep takes; None where that could not be measured.
@@ -79,23 +79,23 @@ def needed(needs: Needs) -> list[tuple[str, str]]:
         ("memory", f"{_bytes(needs.memory)} of {_bytes(needs.room.memory)}"),
         (
             "disk",
-            f"{_bytes(needs.disk)}, {_bytes(needs.room.disk)} are free; the prepared pictures have their "
+            f"{_bytes(needs.disk)}, {_bytes(needs.room.disk)} are free; the prepared images have their "
             f"{_bytes(needs.prepared)} already",
         ),
     ]
 
 
-def html(examination: Examination, pictures: Mapping[str, Picture]) -> bytes:
+def html(examination: Examination, images: Mapping[str, SourceImage]) -> bytes:
     """doctor.html.
 
     Args:
         examination: what it shows.
-        pictures: of the source, by name, for thumbnails.
+        images: of the source, by name, for thumbnails.
     """
     prepared, looks = examination.prepared, examination.looks
     facts = []
     if prepared:
-        facts.append(("Pictures", f"{len(prepared.names):,}"))
+        facts.append(("Images", f"{len(prepared.names):,}"))
         facts.append(("Prepared as", f"{prepared.image_size} x {prepared.image_size} px, RGB"))
     if looks:
         facts.append(("Sizes", looks.spread()))
@@ -111,28 +111,28 @@ def html(examination: Examination, pictures: Mapping[str, Picture]) -> bytes:
         facts=facts,
         classes=_classes(prepared) if prepared else ([], ""),
         findings=[
-            (finding, _thumbnails(finding, pictures), _listed(finding)) for finding in examination.findings
+            (finding, _thumbnails(finding, images), _listed(finding)) for finding in examination.findings
         ],
         needs=needed(examination.needs) if examination.needs else [],
     )
 
 
 def _classes(prepared: Prepared) -> tuple[list[list[str | int]], str]:
-    """The pictures of the classes that are shown, in all and in each split, and which classes those are."""
+    """The images of the classes that are shown, in all and in each split, and which classes those are."""
     counts = [prepared.counts(split) for split in (TRAIN, VALIDATION, TEST)]
     whole = {name: sum(count[name] for count in counts) for name in prepared.classes}
     names, which = pages.extremes(whole)
     return [[name, whole[name], *(count[name] for count in counts)] for name in names], which
 
 
-def _thumbnails(finding: Finding, pictures: Mapping[str, Picture]) -> list[dict[str, object]]:
-    """The first pictures of a finding, as the page's template takes them."""
-    if not finding.pictured:
+def _thumbnails(finding: Finding, images: Mapping[str, SourceImage]) -> list[dict[str, object]]:
+    """The first images of a finding, as the page's template takes them."""
+    if not finding.has_images:
         return []
     found = []
     for row in finding.rows[:SHOWN]:
-        names = [row.picture, row.other] if row.other else [row.picture]
-        image = _side_by_side([pictures[name] for name in names])
+        names = [row.image, row.other] if row.other else [row.image]
+        image = _side_by_side([images[name] for name in names])
         if image is not None:
             found.append({"source": image, "alt": " and ".join(names), "caption": _caption(row)})
     return found
@@ -140,32 +140,32 @@ def _thumbnails(finding: Finding, pictures: Mapping[str, Picture]) -> list[dict[
 
 def _caption(row: Row) -> list[str]:
     if not row.other:
-        return [f"{row.label}? More likely {row.other_label}", row.detail, f"{row.picture} ({row.split})"]
+        return [f"{row.label}? More likely {row.other_label}", row.detail, f"{row.image} ({row.split})"]
     return [
-        f"{row.picture} ({row.label}, {row.split})",
+        f"{row.image} ({row.label}, {row.split})",
         f"{row.other} ({row.other_label}, {row.other_split})",
         row.detail,
     ]
 
 
 def _listed(finding: Finding) -> list[list[str]]:
-    """The first rows of a finding that has no pictures."""
-    if finding.pictured:
+    """The first rows of a finding that has no images."""
+    if finding.has_images:
         return []
     rows = finding.rows[:LISTED]
-    return [[row.picture, row.label, row.detail] if row.picture else [row.label, row.detail] for row in rows]
+    return [[row.image, row.label, row.detail] if row.image else [row.label, row.detail] for row in rows]
 
 
-def _side_by_side(pictures: Sequence[Picture]) -> str | None:
-    """One or two pictures as the data URI of a JPEG; None where one cannot be read any more."""
-    canvas = Image.new("RGB", (len(pictures) * (_SIDE + 4) - 4, _SIDE), _GROUND)
-    for number, picture in enumerate(pictures):
+def _side_by_side(images: Sequence[SourceImage]) -> str | None:
+    """One or two images as the data URI of a JPEG; None where one cannot be read any more."""
+    canvas = Image.new("RGB", (len(images) * (_SIDE + 4) - 4, _SIDE), _GROUND)
+    for number, image in enumerate(images):
         try:
-            image = ImageOps.contain(decode(picture.read()), (_SIDE, _SIDE))
-        except UnreadablePicture:
+            thumbnail = ImageOps.contain(decode(image.read()), (_SIDE, _SIDE))
+        except UnreadableImage:
             return None
-        left, top = (_SIDE - image.width) // 2, (_SIDE - image.height) // 2
-        canvas.paste(image, (number * (_SIDE + 4) + left, top))
+        left, top = (_SIDE - thumbnail.width) // 2, (_SIDE - thumbnail.height) // 2
+        canvas.paste(thumbnail, (number * (_SIDE + 4) + left, top))
     content = io.BytesIO()
     canvas.save(content, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,14 +1,14 @@
 """Networks: the `model` section of the parameters in, an uncompiled `keras.Model` out.
 
-Each has a file here, named as `model.name` and `pipeline.networks.NETWORKS` name it, with a function `build`.
-Every network takes uint8 pictures and carries its own rescaling, so that what is saved can be given pictures.
+Each has a file here, named as `model.name` and `config.networks.NETWORKS` name it, with a function `build`.
+Every network takes uint8 images and carries its own rescaling, so that what is saved can be given images.
 """
 
 from importlib import import_module
 
 import keras
 
-from pipeline.schema import ModelParams
+from pipeline.config.schema import ModelParams
 
 
 def build(params: ModelParams, image_size: int, num_classes: int, seed: int) -> keras.Model:
@@ -16,7 +16,7 @@ def build(params: ModelParams, image_size: int, num_classes: int, seed: int) -> 
 
     Args:
         params: the `model` section.
-        image_size: side of the square pictures, px.
+        image_size: side of the square images, px.
         num_classes: from two.
         seed: of the initial weights and of the dropout.
 
@@ -25,7 +25,7 @@ def build(params: ModelParams, image_size: int, num_classes: int, seed: int) -> 
         probabilities.
 
     Raises:
-        UserError: the network cannot take pictures of this size, or its weights are not to be had.
+        UserError: the network cannot take images of this size, or its weights are not to be had.
     """
     network = import_module(f"{__name__}.{params.name}")
     return network.build(params, (image_size, image_size, 3), num_classes, seed)

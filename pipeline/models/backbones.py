@@ -18,10 +18,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from pipeline import networks
-from pipeline.data import workplace
-from pipeline.errors import UserError
-from pipeline.networks import BACKBONE_FILES
+from pipeline.config import networks
+from pipeline.config.networks import BACKBONE_FILES
+from pipeline.runtime import files
+from pipeline.runtime.errors import UserError
 
 FEATURES = "features"
 BACKBONE = "backbone"
@@ -44,7 +44,7 @@ def build(
     seed: int,
     last: str | None = None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Build a backbone behind an input of pictures; with weights from before, it is frozen.
+    """Build a backbone behind an input of images; with weights from before, it is frozen.
 
     Args:
         name: in `keras.applications`, whose own preprocessing comes with it; or a Keras file's path, which
@@ -58,7 +58,7 @@ def build(
         The input, (batch, height, width, 3) uint8, and the features, (batch, rows, columns, channels).
 
     Raises:
-        UserError: there is no such file, or the backbone cannot take such pictures; its weights do not fit,
+        UserError: there is no such file, or the backbone cannot take such images; its weights do not fit,
             or cannot be downloaded.
     """
     networks.check_files({"backbone": name, "weights": weights})
@@ -86,12 +86,12 @@ def _from_applications(
     if weights == "imagenet" and fetched.exists():
         with _download_errors(name, folder):
             return build(weights=weights)
-    with _told(f"model.backbone: {name} cannot take pictures of {input_shape[0]} px"):
+    with _told(f"model.backbone: {name} cannot take images of {input_shape[0]} px"):
         backbone = build(weights=None)
     if weights == "imagenet":
         with _download_errors(name, folder):
             # one process at a time, since Keras downloads to the very place it looks in
-            with workplace.alone(folder, f"fetching the weights of {name}"):
+            with files.alone(folder, f"fetching the weights of {name}"):
                 if not fetched.exists():
                     backbone = build(weights=weights)
                     fetched.touch()
@@ -108,20 +108,20 @@ def _from_file(name: str, weights: str, input_shape: tuple[int, int, int]) -> ke
     ends = (backbone.input, backbone.output) if isinstance(backbone, keras.Model) else (None, None)
     if any(len(getattr(end, "shape", ())) != 4 for end in ends):
         raise UserError(
-            f"model.backbone: {name} is not a network without a head: one input of pictures and one output "
+            f"model.backbone: {name} is not a network without a head: one input of images and one output "
             "of features, (batch, rows, columns, channels), are allowed"
         )
     size = backbone.input.shape[1]
     if size not in (None, input_shape[0]):
         raise UserError(
-            f"model.backbone: {name} takes pictures of {size} px, got {input_shape[0]}; "
+            f"model.backbone: {name} takes images of {size} px, got {input_shape[0]}; "
             f"set data.image_size={size}"
         )
-    with _told(f"model.backbone: {name} cannot take pictures of {input_shape[0]} px"):
+    with _told(f"model.backbone: {name} cannot take images of {input_shape[0]} px"):
         probe = backbone.compute_output_shape((1, *input_shape))
     if 0 in probe:
         raise UserError(
-            f"model.backbone: {name} cannot take pictures of {input_shape[0]} px: nothing is left of them; "
+            f"model.backbone: {name} cannot take images of {input_shape[0]} px: nothing is left of them; "
             "set a larger data.image_size"
         )
     if weights == "none":
@@ -208,7 +208,7 @@ def head(network: keras.Model) -> keras.Model:
 def unfreeze(network: keras.Model, count: int) -> None:
     """Let the last `count` layers of the backbone be trained, but for batch normalization.
 
-    Its statistics are of millions of pictures; those of a few batches would undo what the layers around it
+    Its statistics are of millions of images; those of a few batches would undo what the layers around it
     rely on.
     """
     backbone = network.get_layer(BACKBONE)

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from pipeline.config.schema import ModelParams
 from pipeline.models import activations
-from pipeline.schema import ModelParams
 
 FILTERS = (32, 64, 128, 128)
 UNITS = 128

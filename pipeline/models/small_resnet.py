@@ -1,4 +1,4 @@
-"""A residual network from scratch, for some thousands of small pictures: He et al. (2016, arXiv:1512.03385).
+"""A residual network from scratch, for some thousands of small images: He et al. (2016, arXiv:1512.03385).
 
 Two 3x3 convolutions a block, each with batch normalization, around a shortcut. Variants: five stages of 16 to
 256 filters, a third of the 18-layer network's work at the same size; a 3x3 convolution with stride 2 as the
@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from pipeline.config.schema import ModelParams
 from pipeline.models import activations
-from pipeline.schema import ModelParams
 
 STAGES = ((16, 1), (32, 1), (64, 2), (128, 2), (256, 2))  # filters, blocks
 

@@ -1,9 +1,9 @@
-"""Transfer learning: a new head on a network that was trained on many pictures before."""
+"""Transfer learning: a new head on a network that was trained on many images before."""
 
 import keras
 
+from pipeline.config.schema import ModelParams
 from pipeline.models import backbones
-from pipeline.schema import ModelParams
 
 
 def build(params: ModelParams, input_shape: tuple[int, int, int], num_classes: int, seed: int) -> keras.Model:

@@ -1,14 +1,14 @@
 """VGG16 made to show where it looks: class activation maps (Zhou et al. 2016, arXiv:1512.04150).
 
 The convolutions of Simonyan and Zisserman (2015, arXiv:1409.1556) without their last pooling, so that the map
-has a sixteenth of the picture's size instead of a thirty-second. Behind them stands nothing but the average
+has a sixteenth of the image's size instead of a thirty-second. Behind them stands nothing but the average
 and one dense layer, whose weights of a class times the last features are the map.
 """
 
 import keras
 
+from pipeline.config.schema import ModelParams
 from pipeline.models import backbones
-from pipeline.schema import ModelParams
 
 LAST_CONVOLUTION = "block5_conv3"
 

@@ -49,7 +49,7 @@ def _shown(value: Any) -> Any:
 
 _EACH_END = 20  # classes at each end of a table of many
 _environment = Environment(
-    loader=PackageLoader("pipeline", "pages"),
+    loader=PackageLoader("pipeline.pages"),
     autoescape=True,
     finalize=_shown,
     undefined=StrictUndefined,

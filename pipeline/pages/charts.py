@@ -9,9 +9,9 @@ from typing import Any
 
 import altair as alt
 
-from pipeline.objective import Objective
-from pipeline.pages import values
-from pipeline.pages.findings import Cell, Importance
+from pipeline.evaluation.objective import Objective
+from pipeline.pages import parameter_values
+from pipeline.pages.sweep_data import Cell, Importance
 
 # Told apart with any colour vision and on any ground: after Okabe and Ito, Color Universal Design (2008).
 PALETTE = ("#3d8bcd", "#d9772b", "#2a9d78", "#b96fae", "#b39b2c", "#57a9c4", "#c8524a", "#8a9099")
@@ -41,12 +41,12 @@ def importance(found: Importance) -> dict[str, Any]:
 def effect(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
     """Every cell's score by its value of one parameter; of a few values with mean and deviation."""
     numbers = [cell.values[key] for cell in cells]
-    return _scatter(key, cells, metric) if values.is_range(numbers) else _strips(key, cells, metric)
+    return _scatter(key, cells, metric) if parameter_values.is_range(numbers) else _strips(key, cells, metric)
 
 
 def _scatter(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
     numbers = [cell.values[key] for cell in cells]
-    x = alt.Scale(type="log") if values.is_wide(numbers) else alt.Scale(zero=False)
+    x = alt.Scale(type="log") if parameter_values.is_wide(numbers) else alt.Scale(zero=False)
     y = alt.Scale(domain=_span([cell.scores[metric] for cell in cells]), padding=12)
     chart = (
         alt.Chart(_score_rows(key, cells, metric), width="container", height=180)
@@ -61,7 +61,7 @@ def _scatter(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
 
 
 def _strips(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
-    found = values.effects(key, cells, metric)
+    found = parameter_values.effects(key, cells, metric)
     rows = [
         {"value": one.text, "cells": one.cells, "mean": one.mean, "deviation": one.deviation or 0.0}
         for one in found
@@ -92,8 +92,8 @@ def _strips(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
 
 
 def _score_rows(key: str, cells: Sequence[Cell], metric: str) -> alt.Data:
-    several = values.is_range([cell.values[key] for cell in cells])
-    shown = (lambda value: value) if several else values.text_of
+    several = parameter_values.is_range([cell.values[key] for cell in cells])
+    shown = (lambda value: value) if several else parameter_values.text_of
     return alt.Data(
         values=[
             {"value": shown(cell.values[key]), "score": cell.scores[metric], "cell": cell.name}
@@ -145,12 +145,12 @@ def _lines(
     keys: Sequence[str], cells: Sequence[Cell], metric: str, span: Sequence[float]
 ) -> list[dict[str, Any]]:
     """The points of each cell's line; the best cells come last, to be drawn over the others."""
-    places = {key: values.places([cell.values[key] for cell in cells]) for key in keys}
+    places = {key: parameter_values.places([cell.values[key] for cell in cells]) for key in keys}
     names, rows = [*map(_axis_name, keys), metric], []
     for rank, cell in reversed([*enumerate(cells)]):
         # within a value, the better cells run above the worse: lines that share values stay apart
         shift = 0.05 * (0.5 - rank / max(len(cells) - 1, 1))
-        heights = [places[key][values.text_of(cell.values[key])] + shift for key in keys]
+        heights = [places[key][parameter_values.text_of(cell.values[key])] + shift for key in keys]
         heights.append((cell.scores[metric] - span[0]) / (span[1] - span[0]))
         common = {"cell": cell.name, "score": cell.scores[metric], "rank": rank + 1}
         rows += [
@@ -167,8 +167,12 @@ def _labels(
     rows = []
     for key in keys:
         told = [cell.values[key] for cell in cells]
-        places = values.places(told)
-        texts = [*map(values.text_of, (min(told), max(told)))] if values.is_range(told) else [*places]
+        places = parameter_values.places(told)
+        texts = (
+            [*map(parameter_values.text_of, (min(told), max(told)))]
+            if parameter_values.is_range(told)
+            else [*places]
+        )
         rows += [{"axis": _axis_name(key), "height": places[text], "text": short(text, 18)} for text in texts]
     return rows + [
         {"axis": metric, "height": at, "text": f"{span[0] + at * (span[1] - span[0]):.2f}"}

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pipeline import intervals
-from pipeline.pages import charts, courses, extremes, render, thumbnails, times, values
-from pipeline.pages.findings import Cell, Confusion, Exhibit, Findings, Importance
-from pipeline.pages.verdict import asides, verdict
+from pipeline.evaluation import intervals
+from pipeline.pages import charts, curves, extremes, parameter_values, render, thumbnails, timing
+from pipeline.pages.summary import asides, verdict
+from pipeline.pages.sweep_data import Cell, Confusion, Exhibit, Findings, Importance
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 HEADS = {"f1": "F1"}
@@ -23,10 +23,10 @@ PAIRS = 15  # confusions that are listed where there are more classes
 
 def page(found: Findings) -> bytes:
     """The page as a file."""
-    found, paused = times.without_pauses(found)
+    found, paused = timing.without_pauses(found)
     return render(
         "sweep.html.j2",
-        subject=_subject(found.pictures.source),
+        subject=_subject(found.images.source),
         found=found,
         verdict=verdict(found),
         asides=asides(found),
@@ -43,10 +43,10 @@ def page(found: Findings) -> bytes:
         uncertain=[_thumbnail(exhibit) for exhibit in found.exhibits.uncertain],
         counts=_counts(found),
         examples=_examples(found),
-        rejected=found.pictures.rejected[:MOST_REJECTED],
-        times=times.phases(found),
-        workers=times.workers(found),
-        duration=times.duration,
+        rejected=found.images.rejected[:MOST_REJECTED],
+        times=timing.phases(found),
+        workers=timing.workers(found),
+        duration=timing.duration,
         paused=paused / 1000,
         link=functools.partial(_link, found),
         bundle=bundle(),
@@ -63,12 +63,12 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     if not found.cells:
         return []
     winner = found.cells[0]
-    chosen = [(_head(key), values.text_of(value)) for key, value in winner.values.items()]
+    chosen = [(_head(key), parameter_values.text_of(value)) for key, value in winner.values.items()]
     trained = f"{winner.best_epoch} of {len(winner.epochs)}"
     return [
         *chosen,
         ("Best epoch", trained),
-        ("Trained in", times.duration((winner.ended - winner.started) / 1000)),
+        ("Trained in", timing.duration((winner.ended - winner.started) / 1000)),
     ]
 
 
@@ -79,9 +79,9 @@ def _scores(found: Findings) -> dict[str, Any]:
         splits.append(("Test", *found.test))
     heads = [""]
     for name, _, confusion in splits:
-        pictures = f"{int(confusion.matrix.sum()):,}"
+        images = f"{int(confusion.matrix.sum()):,}"
         heads += [
-            {"text": f"{name} ({pictures} pictures)", "number": True},
+            {"text": f"{name} ({images} images)", "number": True},
             {"text": "95 % interval", "number": True},
         ]
     ranges = [intervals.of(confusion.matrix) for _, _, confusion in splits]
@@ -102,7 +102,9 @@ def _names(found: Findings) -> list[str]:
 def _board(found: Findings) -> dict[str, Any]:
     """The leaderboard, in the original's columns."""
     pruned = any(cell.pruned for cell in found.cells)
-    numeric = {key for key in found.keys if all(values.is_number(cell.values[key]) for cell in found.cells)}
+    numeric = {
+        key for key in found.keys if all(parameter_values.is_number(cell.values[key]) for cell in found.cells)
+    }
     heads = [
         {"text": "Rank", "number": True},
         *({"text": _head(key), "number": key in numeric} for key in found.keys),
@@ -116,7 +118,10 @@ def _board(found: Findings) -> dict[str, Any]:
         notes = ["diverged"] * cell.diverged + ["pruned"] * cell.pruned
         rows.append([
             rank,
-            *({"text": values.text_of(cell.values[key]), "value": cell.values[key]} for key in found.keys),
+            *(
+                {"text": parameter_values.text_of(cell.values[key]), "value": cell.values[key]}
+                for key in found.keys
+            ),
             *(_score(cell.scores[name]) for name in _names(found)),
             *([len(cell.epochs)] if pruned else []),
             {"text": ", ".join(notes), "class": "bad" if cell.diverged else ""},
@@ -174,10 +179,10 @@ def _effects(found: Findings) -> list[list[Any]]:
     """Each parameter's values with their cells and scores, but those of a range."""
     rows = []
     scored = _scored(found)
-    for key in values.varied(found.keys, scored):
-        if values.is_range([cell.values[key] for cell in scored]):
+    for key in parameter_values.varied(found.keys, scored):
+        if parameter_values.is_range([cell.values[key] for cell in scored]):
             continue
-        for one in values.effects(key, scored, found.metric):
+        for one in parameter_values.effects(key, scored, found.metric):
             spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
             rows.append([_head(key), one.text, one.cells, f"{one.mean:.4f}", spread, f"{one.best:.4f}"])
     return rows
@@ -194,7 +199,7 @@ def _specs(found: Findings) -> dict[str, Any]:
     if not found.cells:
         return specs
     scored = _scored(found)
-    varied = values.varied(found.keys, scored)
+    varied = parameter_values.varied(found.keys, scored)
     if isinstance(found.importance, Importance):
         specs["importance"] = charts.importance(found.importance)
     specs["effects"] = {key: charts.effect(key, scored, found.metric) for key in varied}
@@ -202,8 +207,8 @@ def _specs(found: Findings) -> dict[str, Any]:
         specs["parallel"] = charts.parallel(varied, scored, found.metric)
     if any(cell.epochs for cell in found.cells):
         totals = found.winner.matrix.sum(axis=1)
-        specs["curves"] = courses.curves(found.cells, float(totals.max() / totals.sum()))
-    specs["timeline"] = courses.timeline(found.cells, found.started)
+        specs["curves"] = curves.curves(found.cells, float(totals.max() / totals.sum()))
+    specs["timeline"] = curves.timeline(found.cells, found.started)
     return specs
 
 
@@ -251,19 +256,19 @@ def _thumbnail(exhibit: Exhibit) -> dict[str, Any]:
 
 
 def _counts(found: Findings) -> dict[str, Any]:
-    """Pictures by class and split, as heads and rows with sums."""
-    counts = found.pictures.counts
+    """Images by class and split, as heads and rows with sums."""
+    counts = found.images.counts
     heads = [
         "Class",
         *({"text": name.capitalize(), "number": True} for name in counts),
         {"text": "All", "number": True},
     ]
-    by_class = {name: [counts[split][name] for split in counts] for name in found.pictures.classes}
+    by_class = {name: [counts[split][name] for split in counts] for name in found.images.classes}
     names, which = extremes({name: sum(row) for name, row in by_class.items()})
     rows = [[name, *by_class[name], sum(by_class[name])] for name in names]
     sums = [sum(told.values()) if isinstance(told, Mapping) else told for told in counts.values()]
     whole = [["All classes", *sums, sum(sums)]]
-    caption = f"Pictures by class and split. {which}".strip()
+    caption = f"Images by class and split. {which}".strip()
     return {"heads": heads, "rows": [*_counted(rows), *_counted(whole)], "caption": caption}
 
 
@@ -273,8 +278,8 @@ def _counted(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 def _examples(found: Findings) -> list[dict[str, Any]]:
     return [
-        {"source": thumbnails.data_uri(content), "alt": f"a picture of the class {name}", "caption": [name]}
-        for name, contents in found.pictures.examples.items()
+        {"source": thumbnails.data_uri(content), "alt": f"an image of the class {name}", "caption": [name]}
+        for name, contents in found.images.examples.items()
         for content in contents
     ]
 

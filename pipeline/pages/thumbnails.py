@@ -1,4 +1,4 @@
-"""Small pictures for a page: arrays in, JPEGs and data URIs out."""
+"""Small images for a page: arrays in, JPEGs and data URIs out."""
 
 import base64
 import io
@@ -11,14 +11,14 @@ QUALITY = 80  # of the JPEGs
 
 def jpeg(image: np.ndarray, side: int | None = None) -> bytes:
     """(h, w, 3) uint8 as a JPEG, with `side` as a square of so many pixels."""
-    picture = Image.fromarray(image)
+    resized = Image.fromarray(image)
     if side:
-        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+        resized = resized.resize((side, side), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
+    resized.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
 def data_uri(content: bytes) -> str:
-    """A JPEG as the address of a picture that stands in the page itself."""
+    """A JPEG as the address of an image that stands in the page itself."""
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"

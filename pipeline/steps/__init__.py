@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import quiet
-from pipeline.arguments import load
-from pipeline.console import RED, styled
-from pipeline.credentials import without_password
-from pipeline.errors import Interrupted, UserError
-from pipeline.params import Params
+from pipeline.config.command_line import load
+from pipeline.config.params import Params
+from pipeline.runtime import logs
+from pipeline.runtime.console import RED, styled
+from pipeline.runtime.credentials import without_password
+from pipeline.runtime.errors import Interrupted, UserError
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 # What a disk or a folder refuses, wherever a step meets it; other errors of the system are defects of ours.
@@ -41,7 +41,7 @@ def command(
     """
     try:
         params = load()
-        quiet.choose(params.log)
+        logs.choose(params.log)
         begin(params)
         from pipeline.tracking import STORE_ERRORS, store
 
@@ -59,7 +59,7 @@ def command(
             place = f": {error.filename}" if error.filename else ""
             raise UserError(f"{error.strerror}{place}; fix that and run the same command again") from error
     except UserError as error:
-        if quiet.debugging():
+        if logs.debugging():
             _print_causes(error)
         sys.exit(f"{styled('error:', RED, sys.stderr)} {without_password(str(error))}")
     except (Interrupted, KeyboardInterrupt) as error:

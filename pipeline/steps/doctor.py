@@ -1,8 +1,8 @@
-"""Look at the pictures before anything is trained: what is wrong with them, and what a sweep will take.
+"""Look at the images before anything is trained: what is wrong with them, and what a sweep will take.
 
     mlflow run . -e doctor -P data.source=photos
 
-Prepares the pictures as the sweep does, with the same settings and so the same splits, and looks for what
+Prepares the images as the sweep does, with the same settings and so the same splits, and looks for what
 cannot be read, duplicates across labels and splits, uneven classes, and labels that a first model doubts.
 Writes doctor.html and findings.csv to `doctor.output` and logs them to a run. The exit status is not 0 where
 the sweep would fail. 8,000 photos take some 90 s on two cores, most of that for the first model.
@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
-from pipeline.params import Params
-from pipeline.quiet import importing_tensorflow
-from pipeline.steps import command, sweep, train, write
+from pipeline.config.params import Params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.logs import importing_tensorflow
+from pipeline.steps import command, write
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.data.prepared import Prepared
-    from pipeline.data.sources import Picture
+    from pipeline.dataset.prepare import Prepared
+    from pipeline.doctor.cost import Needs, Pace
     from pipeline.doctor.findings import Finding
-    from pipeline.doctor.looks import Looks
-    from pipeline.doctor.needs import Needs, Pace
+    from pipeline.doctor.image_stats import Looks
     from pipeline.doctor.page import Examination
+    from pipeline.sources.source import SourceImage
 
 
 @dataclass
@@ -50,7 +50,7 @@ class _Problems:
 
 
 def run(params: Params) -> "Examination":
-    """Examine the pictures and record it.
+    """Examine the images and record it.
 
     Raises:
         UserError: the sweep would fail; everything is written and recorded all the same.
@@ -58,35 +58,37 @@ def run(params: Params) -> "Examination":
     from pipeline.tracking import runs
 
     with runs.run("doctor", params, {"step": "doctor"}):
-        examination, pictures = _examine(params)
-        _record(params, examination, pictures)
+        examination, images = _examine(params)
+        _record(params, examination, images)
         if examination.problems:
             raise UserError("the sweep would fail: " + "; ".join(examination.problems))
     return examination
 
 
-def _examine(params: Params) -> "tuple[Examination, dict[str, Picture]]":
-    """All that can be found out, and the source's pictures by name."""
-    from pipeline.data import sources
+def _examine(params: Params) -> "tuple[Examination, dict[str, SourceImage]]":
+    """All that can be found out, and the source's images by name."""
     from pipeline.doctor.page import Examination
+    from pipeline.sources import source as sources
+    from pipeline.sweep import plan
+    from pipeline.training import mixed_precision
 
     problems, workers = _Problems([]), 1
     source = prepared = looks = needs = None
-    pictures, found, room = {}, [], []
+    images, found, room = {}, [], []
     with problems.noted():
-        params = sweep.own_grid(params)
+        params = plan.own_grid(params)
     with problems.noted():
         source = sources.open_source(params.data.source, Path(params.data.cache), params.data.sha256)
-        pictures = {picture.name: picture for picture in source.pictures}
+        images = {image.name: image for image in source.images}
         prepared = _prepared(params, problems)
     with problems.noted():
         workers = _workers(params)
     if prepared:
-        looks, found, groups = _look(prepared, pictures)
+        looks, found, groups = _look(prepared, images)
         with problems.noted():
             if params.sweep.cluster is None:
                 params.check_files()  # told already; without them there is no network to look at
-            params = _first_cell(train.in_precision(params), prepared, problems)
+            params = _first_cell(mixed_precision.in_precision(params), prepared, problems)
             pace, doubts = _train(params, prepared, groups)
             needs, room = _needs(params, prepared, pace, workers, problems)
             found += doubts
@@ -99,17 +101,17 @@ def _examine(params: Params) -> "tuple[Examination, dict[str, Picture]]":
         tuple(room),
         tuple(problems.texts),
     )
-    return examination, pictures
+    return examination, images
 
 
 def _workers(params: Params) -> int:
     """How many processes will train at once; checked as the sweep does before it begins."""
-    from pipeline.sweep import cluster
+    from pipeline.execution import cluster, launch
 
     if params.sweep.cluster is None:
         params.check_files()
-        return sweep.workers(params)
-    sweep.workers(params)
+        return launch.workers(params)
+    launch.workers(params)
     executor, _ = cluster.connect(params.sweep)
     try:
         return executor.slots()
@@ -118,32 +120,32 @@ def _workers(params: Params) -> int:
 
 
 def _prepared(params: Params, problems: _Problems) -> "Prepared":
-    """The pictures, however many cannot be used: the sweep may refuse them, the doctor says which."""
-    from pipeline.data import prepared
+    """The images, however many cannot be used: the sweep may refuse them, the doctor says which."""
+    from pipeline.dataset import prepare
 
-    found = prepared.prepare(params.data.model_copy(update={"max_rejected": 1.0}), params.seed)
+    found = prepare.prepare(params.data.model_copy(update={"max_rejected": 1.0}), params.seed)
     if found.rejected:
         with problems.noted(), contextlib.redirect_stdout(io.StringIO()):
-            prepared.prepare(params.data, params.seed)  # finds them prepared, and only judges
+            prepare.prepare(params.data, params.seed)  # finds them prepared, and only judges
     return found
 
 
 def _look(
-    prepared: "Prepared", pictures: "Mapping[str, Picture]"
+    prepared: "Prepared", images: "Mapping[str, SourceImage]"
 ) -> "tuple[Looks, list[Finding], np.ndarray]":
-    """What is found without a model, and the number of each picture's group of (near) duplicates."""
+    """What is found without a model, and the number of each image's group of (near) duplicates."""
     import numpy as np
 
-    from pipeline.doctor import duplicates, kinds, looks
+    from pipeline.doctor import checks, duplicates, image_stats
 
-    seen = looks.look([pictures[name] for name in prepared.names])
+    seen = image_stats.look([images[name] for name in prepared.names])
     copies = [copy for group in prepared.identical for copy in group[1:]]
     pairs, complete = duplicates.near(prepared.images, np.setdiff1d(np.arange(len(prepared.names)), copies))
     found = [
-        *kinds.left_out(prepared.rejected, {name: picture.label for name, picture in pictures.items()}),
-        *kinds.classes(prepared),
-        *kinds.duplicates(prepared, pairs, complete),
-        *kinds.enlarged(prepared, seen.sizes, seen.smaller(prepared.image_size)),
+        *checks.left_out(prepared.rejected, {name: image.label for name, image in images.items()}),
+        *checks.classes(prepared),
+        *checks.duplicates(prepared, pairs, complete),
+        *checks.enlarged(prepared, seen.sizes, seen.smaller(prepared.image_size)),
     ]
     linked = [(pair.first, pair.second) for pair in pairs]
     linked += [(group[0], copy) for group in prepared.identical for copy in group[1:]]
@@ -167,26 +169,28 @@ def _train(params: Params, prepared: "Prepared", groups: "np.ndarray") -> "tuple
     """A few steps of the cell's network, timed; and the labels that a first model doubts."""
     import keras
 
-    from pipeline import models, trial
-    from pipeline.data import splits
-    from pipeline.doctor import first_model, kinds, labels, pace
+    from pipeline import models
+    from pipeline.doctor import baseline, checks, label_noise, timing
+    from pipeline.sources import split_names
+    from pipeline.training import batches
 
     keras.utils.clear_session()  # features are kept under the names of layers, as a training numbers them
     network = models.build(params.model, prepared.image_size, len(prepared.classes), params.seed)
     training, validation, test = (
-        trial.examples(prepared, split) for split in (splits.TRAIN, splits.VALIDATION, splits.TEST)
+        batches.examples(prepared, split)
+        for split in (split_names.TRAIN, split_names.VALIDATION, split_names.TEST)
     )
-    asked = params.doctor.labels and len(prepared.names) >= first_model.FEWEST
+    asked = params.doctor.labels and len(prepared.names) >= baseline.FEWEST
     # the first model computes the features, and leaves them to the sweep
-    measured = pace.measure(network, params, prepared, training, validation, with_features=not asked)
+    measured = timing.measure(network, params, prepared, training, validation, with_features=not asked)
     if not asked:
         return measured, []
     print("training a first model, which doctor.labels=false leaves out", flush=True)
     every = [split for split in (training, validation, test) if len(split.indices)]
-    folds = labels.folds(prepared.labels, groups, params.seed)
-    answers = first_model.ask(network, params, prepared, every, folds)
-    suspects = labels.suspects(prepared.labels, answers.probabilities)
-    return measured, kinds.suspected_labels(prepared, answers, suspects)
+    folds = label_noise.folds(prepared.labels, groups, params.seed)
+    answers = baseline.ask(network, params, prepared, every, folds)
+    suspects = label_noise.suspects(prepared.labels, answers.probabilities)
+    return measured, checks.suspected_labels(prepared, answers, suspects)
 
 
 def _needs(
@@ -195,21 +199,23 @@ def _needs(
     """What the sweep takes, and what there is too little of."""
     from distributed.system import MEMORY_LIMIT
 
-    from pipeline import trial
-    from pipeline.data import splits
-    from pipeline.doctor import needs
-    from pipeline.sweep import cells, cluster
+    from pipeline.doctor import cost
+    from pipeline.execution import cluster
+    from pipeline.sources import split_names
+    from pipeline.sweep import cells
     from pipeline.tracking import store
+    from pipeline.training import batches
 
     asked = params.sweep
-    there = trial.examples(prepared, splits.TRAIN).features.folder.exists()  # by the first model, or a sweep
+    # by the first model, or a sweep
+    there = batches.examples(prepared, split_names.TRAIN).features.folder.exists()
     free = shutil.disk_usage(Path.cwd()).free
-    takes = needs.of(
+    takes = cost.of(
         params,
         prepared,
         pace,
         cells.count(asked.grid) if asked.sampler == "grid" else asked.n_trials,
-        needs.Room(max(1, workers), cluster.WORKER_MEMORY, MEMORY_LIMIT, free),
+        cost.Room(max(1, workers), cluster.WORKER_MEMORY, MEMORY_LIMIT, free),
         left=0.0 if there else 1.0,
     )
     if asked.cluster is not None:  # other machines, and what they have is theirs to say
@@ -227,13 +233,13 @@ def _needs(
     ]
 
 
-def _record(params: Params, examination: "Examination", pictures: "Mapping[str, Picture]") -> None:
+def _record(params: Params, examination: "Examination", images: "Mapping[str, SourceImage]") -> None:
     """Write and log the page and the table, and print the rest."""
     from pipeline.doctor import findings, page
     from pipeline.tracking import artifacts, runs
 
     files = {
-        "doctor.html": page.html(examination, pictures),
+        "doctor.html": page.html(examination, images),
         "findings.csv": findings.table(examination.findings),
     }
     folder = Path(params.doctor.output)

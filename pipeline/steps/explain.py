@@ -1,10 +1,10 @@
-"""Draw where in a picture a model sees a class: class activation maps, as figures.
+"""Draw where in an image a model sees a class: class activation maps, as figures.
 
     mlflow run . -e explain -P explain.source=photos
 
-Explains the model of `explain.run_id`, the champion, or the newest one, on a folder of pictures, or on the
-validation pictures of its training that it gets wrong and is surest of. Writes sheet.png and one figure a
-picture to `explain.output`, and logs them to a run. Takes some 10 s for eight pictures.
+Explains the model of `explain.run_id`, the champion, or the newest one, on a folder of images, or on the
+validation images of its training that it gets wrong and is surest of. Writes sheet.png and one figure a
+image to `explain.output`, and logs them to a run. Takes some 10 s for eight images.
 """
 
 import posixpath
@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.console import counted, few, warn
-from pipeline.errors import UserError
-from pipeline.params import Params
-from pipeline.quiet import importing_tensorflow
+from pipeline.config.params import Params
+from pipeline.runtime.console import counted, few, warn
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.logs import importing_tensorflow
 from pipeline.steps import command, write
 
 if TYPE_CHECKING:
-    from pipeline.data.layout import Rejection
-    from pipeline.data.prepared import Prepared
-    from pipeline.data.sources import Picture
-    from pipeline.saliency import Explanation
+    from pipeline.dataset.prepare import Prepared
+    from pipeline.inference.class_activation import Explanation
+    from pipeline.sources.layout import Rejection
+    from pipeline.sources.source import SourceImage
     from pipeline.tracking.catalog import Known
     from pipeline.tracking.models import Loaded
 
 
 @dataclass(frozen=True, eq=False)
-class _Pictures:
+class _Images:
     """What is explained: names, (n, size, size, 3) uint8 images, and the label of each that has one."""
 
     names: Sequence[str]
@@ -41,40 +41,40 @@ class _Pictures:
 
 def run(params: Params) -> "Explanation":
     """Explain a model's answers and record the figures."""
-    from pipeline.data.sources import list_pictures
+    from pipeline.sources.source import list_images
     from pipeline.tracking import artifacts, runs
 
     asked = params.explain
-    listed = list_pictures(asked.source, "explain.source") if asked.source else []
+    listed = list_images(asked.source, "explain.source") if asked.source else []
     known = _chosen(params)
     class_index = _class_index(known.classes, asked.class_name)
     prepared = None if asked.source else _prepared(params, known)
     with importing_tensorflow():  # which cannot be forked, as `prepare` does
-        from pipeline import saliency
+        from pipeline.inference import class_activation
         from pipeline.tracking import models
     model = models.load(known.uri)
     with runs.run("explain", params, {"step": "explain", "explained_run_id": known.run_id or ""}):
         if prepared is None:
-            pictures, rejected = _read(asked.source, listed, model, asked.count)
+            images, rejected = _read(asked.source, listed, model, asked.count)
         else:
-            pictures, rejected = _mistaken(params, prepared, model), []
-        class_indices = None if class_index is None else np.full(len(pictures.names), class_index)
-        explanation = saliency.explain(model.network, pictures.images, class_indices, asked.layer)
+            images, rejected = _mistaken(params, prepared, model), []
+        class_indices = None if class_index is None else np.full(len(images.names), class_index)
+        explanation = class_activation.explain(model.network, images.images, class_indices, asked.layer)
         if not np.isfinite(explanation.probabilities).all():
             raise UserError(f"{known.uri} has diverged and answers nothing; name another run")
-        files = _figures(pictures, explanation, model.classes)
+        files = _figures(images, explanation, model.classes)
         write(files, Path(asked.output), "explain.output")
         artifacts.log_files(files, "explanations")
-    for picture in rejected:
-        print(f"left out, since it cannot be read: {picture.name}: {picture.reason}")
-    print(f"{counted(len(pictures.names), 'picture')} explained by {explanation.method}")
+    for image in rejected:
+        print(f"left out, since it cannot be read: {image.name}: {image.reason}")
+    print(f"{counted(len(images.names), 'image')} explained by {explanation.method}")
     print(f"explanations: {Path(asked.output, 'sheet.png').absolute()}")
     return explanation
 
 
 def _chosen(params: Params) -> "Known":
     """The model that is explained."""
-    from pipeline import selection
+    from pipeline.sweep import selection
     from pipeline.tracking import catalog, registry
 
     name, alias = params.register_.name, params.register_.alias
@@ -98,91 +98,91 @@ def _class_index(classes: Sequence[str], name: str | None) -> int | None:
 
 
 def _read(
-    source: str, listed: "Sequence[Picture]", model: "Loaded", count: int
-) -> tuple[_Pictures, "list[Rejection]"]:
-    """The first pictures of a source that can be read, resized as `prepare` does, and those that cannot."""
-    from pipeline.data.layout import Rejection
-    from pipeline.data.pictures import UnreadablePicture, decode, resize
+    source: str, listed: "Sequence[SourceImage]", model: "Loaded", count: int
+) -> tuple[_Images, "list[Rejection]"]:
+    """The first images of a source that can be read, resized as `prepare` does, and those that cannot."""
+    from pipeline.sources.images import UnreadableImage, decode, resize
+    from pipeline.sources.layout import Rejection
 
     images, rejected = {}, []
-    for picture in listed:
+    for image in listed:
         try:
-            images[picture.name] = resize(decode(picture.read()), model.network.input_shape[1])
-        except UnreadablePicture as error:
-            rejected.append(Rejection(picture.name, str(error)))
+            images[image.name] = resize(decode(image.read()), model.network.input_shape[1])
+        except UnreadableImage as error:
+            rejected.append(Rejection(image.name, str(error)))
         if len(images) == count:
             break
     if not images:
         raise UserError(
-            f"explain.source: none of the {len(listed):,} pictures in {source} can be read; the first, "
+            f"explain.source: none of the {len(listed):,} images in {source} can be read; the first, "
             f"{rejected[0].name}: {rejected[0].reason}"
         )
     if len(images) + len(rejected) < len(listed):
-        print(f"the first {len(images)} of {len(listed):,} pictures; explain.count takes more")
+        print(f"the first {len(images)} of {len(listed):,} images; explain.max_images takes more")
     labels = [_label(name, model.classes) for name in images]
-    return _Pictures(list(images), np.stack(list(images.values())), labels), rejected
+    return _Images(list(images), np.stack(list(images.values())), labels), rejected
 
 
 def _label(name: str, classes: Sequence[str]) -> str | None:
-    """The class that a picture's folder or name tells, where it is one of the model's."""
-    from pipeline.data.layout import label_of_name
+    """The class that an image's folder or name tells, where it is one of the model's."""
+    from pipeline.sources.layout import label_of_name
 
     told = (posixpath.basename(posixpath.dirname(name)), label_of_name(name))
     return next((label for label in told if label in classes), None)
 
 
 def _prepared(params: Params, known: "Known") -> "Prepared":
-    """The pictures that a model was trained on, split as they were."""
-    from pipeline.data import prepared
+    """The images that a model was trained on, split as they were."""
+    from pipeline.dataset import prepare
     from pipeline.tracking import runs
 
     trained = runs.params_of(known.training(), params)
-    pictures = prepared.prepare(trained.data, trained.seed)
-    if known.data_digest != pictures.digest:
-        warn("the pictures have changed since the training: some of these may have been trained on")
-    return pictures
+    prepared = prepare.prepare(trained.data, trained.seed)
+    if known.data_digest != prepared.digest:
+        warn("the images have changed since the training: some of these may have been trained on")
+    return prepared
 
 
-def _mistaken(params: Params, pictures: "Prepared", model: "Loaded") -> _Pictures:
+def _mistaken(params: Params, prepared: "Prepared", model: "Loaded") -> _Images:
     """The validation images that a model gets wrong, the most confident first."""
-    from pipeline import evaluation
-    from pipeline.data import splits
-    from pipeline.metrics import most_confident_errors
+    from pipeline.evaluation.metrics import most_confident_errors
+    from pipeline.inference import evaluate
+    from pipeline.sources import split_names
 
-    result = evaluation.evaluate(model, pictures, splits.VALIDATION)
+    result = evaluate.evaluate(model, prepared, split_names.VALIDATION)
     wrong = most_confident_errors(result.labels, result.probabilities)
     if not len(wrong):
         raise UserError(
-            f"the model makes no mistake on the {len(result.labels):,} validation pictures; name others with "
+            f"the model makes no mistake on the {len(result.labels):,} validation images; name others with "
             "explain.source"
         )
-    surest = wrong[: params.explain.count]
-    rows = pictures.indices(splits.VALIDATION)[surest]
+    surest = wrong[: params.explain.max_images]
+    rows = prepared.indices(split_names.VALIDATION)[surest]
     print(
-        f"{counted(len(wrong), 'mistake')} on {len(result.labels):,} validation pictures, the surest "
+        f"{counted(len(wrong), 'mistake')} on {len(result.labels):,} validation images, the surest "
         f"{len(rows)} shown"
     )
-    labels = [pictures.classes[label] for label in result.labels[surest]]
-    return _Pictures([pictures.names[row] for row in rows], np.asarray(pictures.images[rows]), labels)
+    labels = [prepared.classes[label] for label in result.labels[surest]]
+    return _Images([prepared.names[row] for row in rows], np.asarray(prepared.images[rows]), labels)
 
 
-def _figures(pictures: _Pictures, explanation: "Explanation", classes: Sequence[str]) -> dict[str, bytes]:
-    """sheet.png, and picture_01.png and so on, by name."""
-    from pipeline import figures, heatmaps, lettering
+def _figures(images: _Images, explanation: "Explanation", classes: Sequence[str]) -> dict[str, bytes]:
+    """sheet.png, and image_01.png and so on, by name."""
+    from pipeline.figures import canvas, fonts, heatmaps
 
-    classes = [lettering.short(name) for name in classes]
+    classes = [fonts.short(name) for name in classes]
     captions, files = [], {}
     for index, heat in enumerate(explanation.maps):
         row, explained = explanation.probabilities[index], classes[explanation.class_indices[index]]
         predicted = f"predicted {classes[row.argmax()]} {row.max():.2f}"
-        label = f"label {lettering.short(pictures.labels[index])}, " if pictures.labels[index] else ""
-        title = f"{pictures.names[index]}: {label}{predicted}"
+        label = f"label {fonts.short(images.labels[index])}, " if images.labels[index] else ""
+        title = f"{images.names[index]}: {label}{predicted}"
         of = f"{explanation.method} of {explained}" + ("" if heat.any() else " (no heat)")
-        captions.append(f"{label}{predicted}\n{of}: {pictures.names[index]}")
-        figure = heatmaps.side_by_side(pictures.images[index], heat, title, of)
-        files[f"picture_{index + 1:02}.png"] = figures.png(figure, indexed=False)
-    sheet = heatmaps.sheet(pictures.images, explanation.maps, captions)
-    return {"sheet.png": figures.png(sheet, indexed=False)} | files
+        captions.append(f"{label}{predicted}\n{of}: {images.names[index]}")
+        figure = heatmaps.side_by_side(images.images[index], heat, title, of)
+        files[f"image_{index + 1:02}.png"] = canvas.png(figure, indexed=False)
+    sheet = heatmaps.sheet(images.images, explanation.maps, captions)
+    return {"sheet.png": canvas.png(sheet, indexed=False)} | files
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 Takes the model `export.model`; where none is named, the champion, or the newest sweep's best cell. Writes
 each of `export.formats`, with classes.json and export.json (which model it is, and how the files compare), to
 the folder `export.output`, and logs them to a run. Each file is read again from the disk and must answer as
-the model itself does, on validation pictures of the model's own training; where one does not, nothing is
+the model itself does, on validation images of the model's own training; where one does not, nothing is
 kept. Takes some 10 s for a small network.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.params import Params
-from pipeline.quiet import importing_tensorflow
+from pipeline.config.params import Params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.logs import importing_tensorflow
 from pipeline.steps import command
 
 FILES = {"keras": "model.keras", "saved_model": "saved_model", "onnx": "model.onnx"}
@@ -39,23 +39,23 @@ def run(params: Params) -> Path:
     uri = asked.model or _champion_or_winner(params)
     known = catalog.look_up_named(uri, "export.model")
     trained = known.training()
-    images = _pictures(params, trained)
+    images = _images(params, trained)
     with importing_tensorflow():  # which cannot be forked, as `prepare` does
-        from pipeline import exports
+        from pipeline.inference import export
         from pipeline.tracking import models
     model = models.load(uri)
-    print(f"{uri} is compared on {len(images):,} validation pictures", flush=True)
+    print(f"{uri} is compared on {len(images):,} validation images", flush=True)
     with runs.run("export", params, {"step": "export", "model": uri, "exported_run_id": trained}):
-        expected = exports.answers(model.network, images)
+        expected = export.answers(model.network, images)
         if not np.isfinite(expected).all():
             raise UserError(f"{uri} has diverged and answers nothing; name another as export.model")
         with _disk_errors(place), _replacing(output) as folder:
             for format in asked.formats:
-                exports.write(model.network, model.classes, format, folder / FILES[format])
+                export.write(model.network, model.classes, format, folder / FILES[format])
             figures = _compare(folder, asked.formats, images, expected)
             _dump(folder / CLASSES, list(model.classes))
             about = {"model": uri, "run_id": trained, "data_digest": model.data_digest}
-            _dump(folder / RECORD, {**about, "pictures": len(images), "formats": figures})
+            _dump(folder / RECORD, {**about, "images": len(images), "formats": figures})
             with _disk_errors("the run's artifacts"):
                 artifacts.upload(folder, "export")
     print(f"export: {output}")
@@ -64,7 +64,7 @@ def run(params: Params) -> Path:
 
 def _champion_or_winner(params: Params) -> str:
     """The URI of the champion; where there is none, of the newest sweep's best cell."""
-    from pipeline import selection
+    from pipeline.sweep import selection
     from pipeline.tracking import catalog, registry
 
     name, alias = params.register_.name, params.register_.alias
@@ -80,16 +80,17 @@ def _champion_or_winner(params: Params) -> str:
     return catalog.of_run(run_id)
 
 
-def _pictures(params: Params, run_id: str) -> np.ndarray:
-    """Validation pictures of a training, evenly from all: uint8 (n, size, size, 3)."""
-    from pipeline.data import prepared, splits
+def _images(params: Params, run_id: str) -> np.ndarray:
+    """Validation images of a training, evenly from all: uint8 (n, size, size, 3)."""
+    from pipeline.dataset import prepare
+    from pipeline.sources import split_names
     from pipeline.tracking import runs
 
     trained = runs.params_of(run_id, params)
-    pictures = prepared.prepare(trained.data, trained.seed)
-    rows = pictures.indices(splits.VALIDATION)
-    count = min(params.export.pictures, len(rows))
-    return pictures.images[rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]]
+    prepared = prepare.prepare(trained.data, trained.seed)
+    rows = prepared.indices(split_names.VALIDATION)
+    count = min(params.export.images, len(rows))
+    return prepared.images[rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]]
 
 
 def _compare(
@@ -103,14 +104,14 @@ def _compare(
     Raises:
         UserError: one does not answer as the model does.
     """
-    from pipeline import exports
+    from pipeline.inference import export
     from pipeline.tracking import runs
 
     figures, wrong = {}, []
     for format in formats:
         path = folder / FILES[format]
-        comparison = exports.compare(expected, exports.answers_of_file(format, path, images))
-        figures[format] = {"megabytes": exports.megabytes(path), **asdict(comparison)}
+        comparison = export.compare(expected, export.answers_of_file(format, path, images))
+        figures[format] = {"megabytes": export.megabytes(path), **asdict(comparison)}
         wrong += [] if comparison.same else [format]
     print(_table(figures, len(images)), flush=True)
     for format, row in figures.items():
@@ -118,15 +119,15 @@ def _compare(
     if wrong:
         raise UserError(
             f"{', '.join(wrong)} does not answer as the model does (allowed: a difference of up to "
-            f"{exports.TOLERANCE:g}, and no other label), so nothing is kept; leave it out of export.formats"
+            f"{export.TOLERANCE:g}, and no other label), so nothing is kept; leave it out of export.formats"
         )
     return figures
 
 
-def _table(figures: Mapping[str, Mapping[str, float]], pictures: int) -> str:
+def _table(figures: Mapping[str, Mapping[str, float]], images: int) -> str:
     lines = [f"{'format':<13}{'MB':>7}{'largest difference':>21}{'labels that differ':>21}"]
     for format, row in figures.items():
-        labels = f"{row['differing_labels']} of {pictures:,}"
+        labels = f"{row['differing_labels']} of {images:,}"
         lines.append(f"{format:<13}{row['megabytes']:>7.2f}{row['max_difference']:>21.1e}{labels:>21}")
     return "\n".join(lines)
 

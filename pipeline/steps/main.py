@@ -5,29 +5,30 @@ mlflow run . -P data.source=photos -P train.epochs=12
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.runtime.errors import UserError
 from pipeline.steps import command, evaluate, prepare, train
 
 if TYPE_CHECKING:
-    from pipeline.evaluation import Evaluation
+    from pipeline.inference.evaluate import Evaluation
 
 
 def run(params: Params) -> "Evaluation":
-    """Run the three steps in one process, on pictures that are prepared once."""
+    """Run the three steps in one process, on images that are prepared once."""
     from pipeline.tracking import runs
+    from pipeline.training import mixed_precision
 
     params.check_files()
-    params = train.in_precision(params)
+    params = mixed_precision.in_precision(params)
     with runs.run("main", params, {"step": "main"}):
-        pictures = prepare.run(params)
-        if not len(pictures.indices(params.evaluate.split)):
+        prepared = prepare.run(params)
+        if not len(prepared.indices(params.evaluate.split)):
             raise UserError(
                 f"there is no {params.evaluate.split} split to report on after the training: set data.test "
                 "above 0, or run `mlflow run . -e train`, which needs none"
             )
-        trained = train.run(params, pictures)
-        return evaluate.run(params.with_values({"evaluate.run_id": trained.run_id}), pictures)
+        trained = train.run(params, prepared)
+        return evaluate.run(params.with_values({"evaluate.run_id": trained.run_id}), prepared)
 
 
 def main() -> None:

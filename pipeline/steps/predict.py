@@ -1,11 +1,11 @@
-"""Classify pictures that have no labels.
+"""Classify images that have no labels.
 
     mlflow run . -e predict -P predict.source=photos
 
-Reads the pictures of `predict.source` and the model `predict.model`, the champion where none is named. Writes
+Reads the images of `predict.source` and the model `predict.model`, the champion where none is named. Writes
 and logs predictions.csv (`name`, `label`, `probability` of that label, one column of probability for each
-class, `error`) and contact_sheet.png. A picture that cannot be read has its reason under `error`, and nothing
-else. Memory does not grow with the number of pictures.
+class, `error`) and contact_sheet.png. An image that cannot be read has its reason under `error`, and nothing
+else. Memory does not grow with the number of images.
 """
 
 from collections.abc import Sequence
@@ -13,36 +13,34 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import few
-from pipeline.errors import UserError
-from pipeline.params import Params
-from pipeline.quiet import importing_tensorflow
-from pipeline.schema import PredictParams
+from pipeline.config.params import Params
+from pipeline.config.schema import PredictParams
+from pipeline.runtime.console import few
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.logs import importing_tensorflow
 from pipeline.steps import command
 
 
 def run(params: Params) -> Path:
-    """Classify the pictures and record it; returns the CSV's path."""
-    from pipeline.data import sources
+    """Classify the images and record it; returns the CSV's path."""
+    from pipeline.sources import source
     from pipeline.tracking import artifacts, catalog, registry, runs
 
     if params.predict.source is None:
-        raise UserError(
-            "predict.source is not set; allowed: a folder, a zip, a picture, or a list of pictures"
-        )
-    pictures = sources.list_pictures(params.predict.source, "predict.source")
+        raise UserError("predict.source is not set; allowed: a folder, a zip, an image, or a list of images")
+    images = source.list_images(params.predict.source, "predict.source")
     register = params.register_
     uri = params.predict.model or registry.champion_uri(register.name, register.alias, "predict.model")
     catalog.look_up_named(uri, "predict.model")
     with importing_tensorflow():
-        from pipeline import prediction
+        from pipeline.inference import predict as prediction
         from pipeline.tracking import models
     model = models.load(uri)
-    print(f"{len(pictures):,} pictures; {uri} tells {few(model.classes)} apart", flush=True)
+    print(f"{len(images):,} images; {uri} tells {few(model.classes)} apart", flush=True)
     table, sheet = _places(params.predict)
     with runs.run("predict", params, {"step": "predict", "model": uri}):
         try:
-            predicted = prediction.write(table, pictures, model, params.predict.contact_sheet)
+            predicted = prediction.write(table, images, model, params.predict.contact_sheet)
             if predicted.shown:
                 sheet.write_bytes(_sheet(*zip(*predicted.shown, strict=True)))
         except OSError as error:
@@ -50,9 +48,9 @@ def run(params: Params) -> Path:
         for file in (table, sheet) if predicted.shown else (table,):
             artifacts.log_file(file)
         counts = {**predicted.labels, "unreadable": predicted.unreadable}
-        runs.log_metrics({"pictures/total": len(pictures), "pictures/rejected": predicted.unreadable})
-        if predicted.unreadable == len(pictures):
-            raise UserError(f"none of the {len(pictures):,} pictures can be read; the reasons are in {table}")
+        runs.log_metrics({"images/total": len(images), "images/rejected": predicted.unreadable})
+        if predicted.unreadable == len(images):
+            raise UserError(f"none of the {len(images):,} images can be read; the reasons are in {table}")
     print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
     print(f"predictions: {table}", *([f"contact sheet: {sheet}"] if predicted.shown else []), sep="\n")
     return table
@@ -66,9 +64,9 @@ def _places(predict: PredictParams) -> tuple[Path, Path]:
 
 
 def _sheet(images: Sequence[np.ndarray], captions: Sequence[str]) -> bytes:
-    from pipeline import figures
+    from pipeline.figures import canvas
 
-    return figures.png(figures.contact_sheet(np.stack(images), captions))
+    return canvas.png(canvas.contact_sheet(np.stack(images), captions))
 
 
 def main() -> None:

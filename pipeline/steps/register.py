@@ -4,31 +4,31 @@
 
 Takes the best cell of the newest sweep, or of `register.run_id` (a sweep, a cell or a training). Where the
 newest sweep is unfinished it stops, and says so; named by its run, such a sweep gives its best finished cell.
-What is registered is built from that run's network, and takes pictures of any kind and size
+What is registered is built from that run's network, and takes images of any kind and size
 (served_image_classifier/). Its model card, `card/` in this step's run and the version's description, says
 what it is, how good, and where it fails; a version that is registered again gets a new one. The alias moves
 only where the new version beats the one that has it, by the metric that ranked the cells, on the same
-validation images, each model at its own size (pipeline/gate.py). A paired test says whether the difference is
+validation images, each model at its own size (`inference.gate`). A paired test says whether the difference is
 more than chance; the reason is printed, and tagged on the version with the numbers.
 """
 
 from typing import TYPE_CHECKING
 
-from pipeline.console import warn
-from pipeline.errors import UserError
-from pipeline.objective import Objective
-from pipeline.params import Params
-from pipeline.quiet import importing_tensorflow
+from pipeline.config.params import Params
+from pipeline.evaluation.objective import Objective
+from pipeline.runtime.console import warn
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.logs import importing_tensorflow
 from pipeline.steps import command
 
 if TYPE_CHECKING:
-    from pipeline.data.prepared import Prepared
-    from pipeline.facts import Facts
+    from pipeline.dataset.prepare import Prepared
+    from pipeline.reports.card_facts import Facts
 
 
 def run(params: Params):
     """Register a model; returns its version in MLflow's registry."""
-    from pipeline import gate
+    from pipeline.inference import gate
     from pipeline.tracking import catalog, registry, runs
 
     run_id = _best(params.register_.run_id)
@@ -39,9 +39,9 @@ def run(params: Params):
         champion = registry.champion(name, alias)
         contest = gate.find(champion, alias, known, images, lambda size: _prepared(run_id, params, size))
         with importing_tensorflow():
-            from pipeline import provenance
+            from pipeline.reports import collect_card
             from pipeline.tracking import models
-        facts = provenance.facts(run_id, known.data_digest, images)
+        facts = collect_card.facts(run_id, known.data_digest, images)
         decision = contest.decide(Objective(facts.metric), params.register_.significant)
         version = _version(name, run_id)
         if version is None:
@@ -62,7 +62,7 @@ def run(params: Params):
 
 def _best(run_id: str | None) -> str:
     """The run whose model is registered: the best cell of a sweep, or a run with a model of its own."""
-    from pipeline import selection
+    from pipeline.sweep import selection
 
     chosen = selection.choose(run_id, "register.run_id", "sweep")
     if chosen is None:
@@ -78,19 +78,19 @@ def _images(run_id: str, params: Params) -> "Prepared | UserError":
     try:
         return _prepared(run_id, params)
     except UserError as error:
-        warn(f"the model card cannot show any pictures: {error}")
+        warn(f"the model card cannot show any images: {error}")
         return error
 
 
 def _prepared(run_id: str, params: Params, size: int | None = None) -> "Prepared":
     """The images that a run was trained on, split as they were; at another size where one is given."""
-    from pipeline.data import prepared
+    from pipeline.dataset import prepare
     from pipeline.tracking import runs
 
     trained = runs.params_of(run_id, params)
     if size is not None:
         trained = trained.with_values({"data.image_size": size})
-    return prepared.prepare(trained.data, trained.seed)
+    return prepare.prepare(trained.data, trained.seed)
 
 
 def _version(name: str, run_id: str):
@@ -119,16 +119,16 @@ def _tags(facts: "Facts") -> dict[str, str]:
 
 def _log_card(facts: "Facts", images: "Prepared | UserError", version, own_id: str) -> None:
     """Log the model card to the open run, and make it the version's description."""
-    from pipeline import card, provenance
+    from pipeline.reports import collect_card, model_card
     from pipeline.tracking import artifacts, catalog, registry
 
     python, requirements = catalog.needs(version.source)
-    registered = card.Registered(version.name, str(version.version), own_id, python, requirements)
-    files = {card.CARD: card.whole(facts, registered).encode()}
-    if card.has_sheet(facts):
-        files[card.SHEET] = provenance.sheet(facts.mistakes, images)
-    artifacts.log_files(files, card.FOLDER)
-    registry.describe(version, card.description(facts, registered, registry.DESCRIPTION_BYTES))
+    registered = model_card.Registered(version.name, str(version.version), own_id, python, requirements)
+    files = {model_card.CARD: model_card.whole(facts, registered).encode()}
+    if model_card.has_sheet(facts):
+        files[model_card.SHEET] = collect_card.sheet(facts.mistakes, images)
+    artifacts.log_files(files, model_card.FOLDER)
+    registry.describe(version, model_card.description(facts, registered, registry.DESCRIPTION_BYTES))
 
 
 def main() -> None:

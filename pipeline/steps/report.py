@@ -3,7 +3,7 @@
     mlflow run . -e report
     mlflow run . -e report -P report.run_id=RUN_ID
 
-Reads the runs of a sweep in whatever state, and of its cells; shows pictures where the prepared ones are
+Reads the runs of a sweep in whatever state, and of its cells; shows images where the prepared ones are
 still on this machine. Writes `report.output`, one HTML file that opens from disk, and logs it on the sweep's
 run as report.html, as the sweep itself does at its end. Takes some 15 s, of which TensorFlow is half.
 """
@@ -11,29 +11,30 @@ run as report.html, as the sweep itself does at its end. Takes some 15 s, of whi
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.params import Params
-from pipeline.quiet import importing_tensorflow
+from pipeline.config.params import Params
+from pipeline.runtime.logs import importing_tensorflow
 from pipeline.steps import command, write
 
 if TYPE_CHECKING:
-    from pipeline.pages.findings import Exhibits
+    from pipeline.pages.sweep_data import Exhibits
 
 
 def run(params: Params) -> Path:
     """Make the page, write it and log it; returns the file."""
-    from pipeline.data.prepared import Prepared
+    from pipeline.dataset.prepare import Prepared
     from pipeline.pages import sweep as page
-    from pipeline.sweep import gathering, ranking
-    from pipeline.tracking import artifacts, histories, runs, trials
+    from pipeline.reports import collect_sweep
+    from pipeline.sweep import ranking
+    from pipeline.tracking import artifacts, metric_histories, runs, sweep_runs
 
-    found = histories.sweep_run(params.report.run_id)
-    run_id, sweep = found.info.run_id, trials.Sweep.of(found)
+    found = metric_histories.sweep_run(params.report.run_id)
+    run_id, sweep = found.info.run_id, sweep_runs.Sweep.of(found)
     with runs.started_by_mlflow("report", params, {"step": "report", "reported_run_id": run_id}):
         ranked = ranking.of(sweep)
-        pictures = gathering.pictures_of(run_id, Path(params.data.cache))
-        there = pictures if isinstance(pictures, Prepared) else None
-        exhibits = _exhibits(ranked.winner.run_id if ranked.cells else None, there, "" if there else pictures)
-        content = page.page(gathering.gather(run_id, ranked, pictures, exhibits))
+        images = collect_sweep.images_of(run_id, Path(params.data.cache))
+        there = images if isinstance(images, Prepared) else None
+        exhibits = _exhibits(ranked.winner.run_id if ranked.cells else None, there, "" if there else images)
+        content = page.page(collect_sweep.gather(run_id, ranked, images, exhibits))
         output = Path(params.report.output)
         write({output.name: content}, output.parent, "report.output")
         artifacts.log_files({"report.html": content}, run_id=run_id)
@@ -41,14 +42,14 @@ def run(params: Params) -> Path:
     return output
 
 
-def _exhibits(winner: str | None, pictures, missing: str) -> "Exhibits":
-    from pipeline.pages.findings import Exhibits
+def _exhibits(winner: str | None, images, missing: str) -> "Exhibits":
+    from pipeline.pages.sweep_data import Exhibits
 
     if winner is None:
         return Exhibits.none("No cell is finished.")
     with importing_tensorflow():
-        from pipeline.sweep import exhibits
-    return exhibits.of(winner, pictures, missing)
+        from pipeline.inference import error_analysis
+    return error_analysis.of(winner, images, missing)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""The sweep: which cells there are, which comes next, where it runs, and how they compare."""
+"""Which cells there are, which are finished, and which is the best."""

@@ -12,19 +12,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.console import counted, duration
-from pipeline.errors import Interrupted, UserError
-from pipeline.params import Params
-from pipeline.sweep import cells, plan, worker
+from pipeline.config.params import Params
+from pipeline.execution import worker
+from pipeline.execution.executors import Here, OnCluster
+from pipeline.execution.lock import Fence
+from pipeline.execution.worker import Task
+from pipeline.runtime.console import counted, duration
+from pipeline.runtime.errors import Interrupted, UserError
+from pipeline.sweep import cells, plan
 from pipeline.sweep.cells import Cell
-from pipeline.sweep.executors import Here, OnCluster
-from pipeline.sweep.lock import Fence
 from pipeline.sweep.plan import Plan
 from pipeline.sweep.progress import Progress
 from pipeline.sweep.study import DatabaseError, Study
-from pipeline.sweep.worker import Task
-from pipeline.tracking import trials
-from pipeline.tracking.trials import Sweep
+from pipeline.tracking import sweep_runs
+from pipeline.tracking.sweep_runs import Sweep
 
 # Ctrl-C in a terminal reaches this process as SIGINT, and through `mlflow run` once more as SIGTERM: so many
 # seconds after the first, that is no second wish.
@@ -153,7 +154,7 @@ class Driver:
     def give_up(self) -> None:
         """Record cells that were left at once, as far as the store still takes it."""
         for running in self._running.values():
-            trials.interrupt(running.run_id)
+            sweep_runs.interrupt(running.run_id)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -280,7 +281,7 @@ class Driver:
                 name=cell.name,
                 params=self._params.with_cell(cell.values).model_dump(by_alias=True),
                 store=self._place.store,
-                pictures=self._place.images,
+                images=self._place.images,
                 epochs=epochs,
                 judged=self._params.sweep.pruner != "none",
                 shared=self._params.sweep.cluster is not None,
@@ -333,7 +334,7 @@ class Driver:
         elif state == worker.BROKEN:
             self._release(running)
             self._broken = self._broken or reason
-        elif state in (worker.STOPPED, worker.FAILED) and trials.is_deleted(running.run_id):
+        elif state in (worker.STOPPED, worker.FAILED) and sweep_runs.is_deleted(running.run_id):
             self._begin_anew(running)
         elif state == worker.FAILED:
             self._study.tell(running.cell, running.run_id, None)
@@ -369,7 +370,7 @@ class Driver:
         """Record a cell as failed whose process cannot do it."""
         self._fence.check()
         self._running.pop(running.token, None)
-        trials.fail(running.run_id, reason)
+        sweep_runs.fail(running.run_id, reason)
         self._study.tell(running.cell, running.run_id, None)
         self._progress.ended(running.cell, None, reason)
 

@@ -11,12 +11,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.params import Params
+from pipeline.config.params import Params
 from pipeline.sweep import plan
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.order import Rule, best_first
 from pipeline.sweep.plan import Plan
-from pipeline.tracking.trials import CellRun, Sweep
+from pipeline.tracking.sweep_runs import CellRun, Sweep
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def announcement(params: Params) -> str:
 
 
 def plan_lines(params: Params, planned_cells: Plan, sweep: Sweep | None) -> list[str]:
-    """What `sweep.plan` tells of the finalists."""
+    """What `sweep.dry_run` tells of the finalists."""
     if not params.sweep.finalists:
         return []
     if sweep is None or planned_cells.total > len(planned_cells.done):

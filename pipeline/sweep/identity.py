@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.arguments import load
-from pipeline.errors import UserError
-from pipeline.networks import NETWORKS
-from pipeline.params import Params, section_of
-from pipeline.tracking import trials
-from pipeline.tracking.trials import Sweep
+from pipeline.config.command_line import load
+from pipeline.config.networks import NETWORKS
+from pipeline.config.params import Params, section_of
+from pipeline.runtime.errors import UserError
+from pipeline.tracking import sweep_runs
+from pipeline.tracking.sweep_runs import Sweep
 
 SWEPT, PRECISION = "swept_keys", "precision"  # tags of a sweep's run
 
@@ -42,23 +42,23 @@ def find(params: Params, data_digest: str) -> Sweep | None:
     Raises:
         UserError: it was made by a version of this pipeline that wrote something else.
     """
-    same = [sweep for sweep in trials.sweeps(data_digest) if _is_same(params, sweep)]
+    same = [sweep for sweep in sweep_runs.sweeps(data_digest) if _is_same(params, sweep)]
     if not same:
         return None
     # two drivers that began at once may have made two runs: the older one counts
     sweep = next(sweep for sweep in same if sweep.study == same[-1].study)
-    if sweep.tags.get("format") != trials.FORMAT:
+    if sweep.tags.get("format") != sweep_runs.FORMAT:
         raise UserError(
             f"study {sweep.study} (run {sweep.run_id}) was made by another version of this pipeline: its "
-            f"format is {sweep.tags.get('format', 'none')}, this one writes {trials.FORMAT}; start over with "
-            "sweep.fresh=true, which keeps its runs, or go back to that version"
+            f"format is {sweep.tags.get('format', 'none')}, this one writes {sweep_runs.FORMAT}; start "
+            "over with sweep.restart=true, which keeps its runs, or go back to that version"
         )
     return sweep
 
 
 def oldest(params: Params, data_digest: str) -> Sweep | None:
     """The sweep of the study whose run is the oldest, of whatever generation; None where there is none."""
-    return next((sweep for sweep in trials.sweeps(data_digest) if _is_same(params, sweep)), None)
+    return next((sweep for sweep in sweep_runs.sweeps(data_digest) if _is_same(params, sweep)), None)
 
 
 def resumed(params: Params, sweep: Sweep) -> Params:

@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import intervals, markdown
-from pipeline.params import Params, section_of
-from pipeline.sections import lookup
+from pipeline.config.fields import lookup
+from pipeline.config.params import Params, section_of
+from pipeline.evaluation import intervals
+from pipeline.pages import markdown
 from pipeline.sweep.cells import Cell, ordered
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking.trials import CellRun
+from pipeline.tracking.sweep_runs import CellRun
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 ENDS = 5  # how many of the best and of the worst are shown
@@ -33,18 +34,18 @@ def ends(ranking: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     return best, ranking[max(len(best), len(ranking) - ENDS) :]
 
 
-def accuracy_interval(runs: Sequence[CellRun], pictures: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, or of its mean over seeds, for the luck of the pictures.
+def accuracy_interval(runs: Sequence[CellRun], images: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy, or of its mean over seeds, for the luck of the images.
 
-    Of a mean it is Wilson's for the pictures alone, however many seeds there are: they share their pictures.
+    Of a mean it is Wilson's for the images alone, however many seeds there are: they share their images.
     It is then rather too wide than too narrow.
 
     Args:
         runs: one for each seed.
-        pictures: of the validation split.
+        images: of the validation split.
     """
     mean = statistics.fmean(run.trial.scores["accuracy"] for run in runs)
-    return intervals.wilson(mean * pictures, pictures)
+    return intervals.wilson(mean * images, images)
 
 
 class Table:
@@ -62,7 +63,7 @@ class Table:
     def __init__(self, ranking: Ranking, params: Params):
         self._ranking, self._raw = ranking.cells, params.model_dump(by_alias=True)
         self._keys = ordered(dict.fromkeys(key for run in ranking.cells for key in run.values))
-        self._metric, self._pictures = ranking.objective.name, ranking.images
+        self._metric, self._images = ranking.objective.name, ranking.images
         self._scores = [*dict.fromkeys([*SCORES, self._metric])]
         pruned = params.sweep.pruner != "none" or any(run.trial.pruned for run in ranking.cells)
         self._extra = ["epochs"] if pruned else []
@@ -118,8 +119,8 @@ class Table:
         """Repeats, mean, spread; the interval of the accuracy, of a finalist of its mean over fresh seeds."""
         finalist = self._finalists.get(run.run_id)
         if finalist is None or not finalist.runs:
-            return [0, "", "", *accuracy_interval([run], self._pictures)]
-        interval = accuracy_interval(finalist.runs, self._pictures)
+            return [0, "", "", *accuracy_interval([run], self._images)]
+        interval = accuracy_interval(finalist.runs, self._images)
         spread = finalist.spread(self._metric)
         shown = [repr(finalist.mean(self._metric)), "" if spread is None else repr(spread)]
         return [len(finalist.runs), *shown, *interval]

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Self
 
-from pipeline.errors import UserError
-from pipeline.objective import Objective
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.evaluation.objective import Objective
+from pipeline.runtime.errors import UserError
 from pipeline.sweep.cells import Cell
-from pipeline.tracking.trials import CellRun, Sweep
+from pipeline.tracking.sweep_runs import CellRun, Sweep
 
 TAG = "ranked_by"  # on a sweep's run, since its parameters are those of its first start
 _SEEDS = 2**32  # how many there are

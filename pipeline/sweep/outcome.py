@@ -1,22 +1,20 @@
 """What a sweep's run gets at the end: the cells' ranking, the best one's test, and a page of it all."""
 
 import sys
-import threading
 
-from pipeline import machine
-from pipeline.console import BOLD, styled
-from pipeline.data import splits
-from pipeline.data.prepared import Prepared
-from pipeline.errors import UserError
-from pipeline.params import Params
-from pipeline.sweep import leaderboard, verdict, worker
+from pipeline.config.params import Params
+from pipeline.dataset.prepare import Prepared
+from pipeline.execution import worker
+from pipeline.execution.lock import Fence
+from pipeline.runtime.console import BOLD, styled
+from pipeline.sources import split_names
+from pipeline.sweep import leaderboard, verdict
 from pipeline.sweep import ranking as ranked
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.driver import Place
-from pipeline.sweep.lock import Fence
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking import StoreError, artifacts, runs, store
-from pipeline.tracking.trials import Sweep
+from pipeline.tracking import artifacts, runs
+from pipeline.tracking.sweep_runs import Sweep
 
 
 def record(ranking: Ranking, params: Params, fence: Fence) -> None:
@@ -40,7 +38,7 @@ def record(ranking: Ranking, params: Params, fence: Fence) -> None:
     print("\n".join(verdict.lines(found)))
 
 
-def measure(ranking: Ranking, pictures: Prepared, sweep: Sweep, fence: Fence, place: Place) -> None:
+def measure(ranking: Ranking, prepared: Prepared, sweep: Sweep, fence: Fence, place: Place) -> None:
     """Measure the winner on the test split, where it has not been, and say which it is.
 
     Raises:
@@ -49,7 +47,7 @@ def measure(ranking: Ranking, pictures: Prepared, sweep: Sweep, fence: Fence, pl
     winner, metric = ranking.winner, ranking.objective.name
     name = Cell(winner.values).name
     scores = f"validation {metric} {winner.trial.scores[metric]:.4f}"
-    if len(pictures.indices(splits.TEST)):
+    if len(prepared.indices(split_names.TEST)):
         tested = sweep.tags.get("tested_run_id") == winner.run_id
         if tested and f"test/{metric}" in sweep.metrics:
             measured = {key: sweep.metrics[f"test/{key}"] for key in ("accuracy", "f1")}
@@ -70,33 +68,3 @@ def measure(ranking: Ranking, pictures: Prepared, sweep: Sweep, fence: Fence, pl
             runs.set_tags({"tested_run_id": winner.run_id})
         scores += f", test accuracy {measured['accuracy']:.4f}, test F1 {measured['f1']:.4f}"
     print(styled(f"best: {name} ({scores}), run {winner.run_id}", BOLD, sys.stdout))
-
-
-def show(ranking: Ranking, sweep: Sweep, fence: Fence, pictures: Prepared, place: Place) -> None:
-    """Log the sweep's page to its run, and say where it is; the results stand without it."""
-    # charts and what they need are imported when cells no longer train
-    from pipeline.pages import sweep as page
-    from pipeline.pages.findings import Exhibits
-    from pipeline.sweep import gathering
-
-    bundling = threading.Thread(target=page.bundle)  # while a worker draws heat maps
-    bundling.start()
-    fence.check()
-    runs.set_tags({"machine": machine.description()})
-    try:
-        if not (ranking.complete and ranking.cells):  # whoever stops it does not want to wait
-            exhibits = Exhibits.none(
-                "A sweep that was stopped shows none; to have them: mlflow run . -e report"
-            )
-        else:
-            exhibits = place.executor.call(worker.exhibits, ranking.winner.run_id, place.store, place.images)
-        found = gathering.gather(sweep.run_id, ranking, pictures, exhibits)
-    except (UserError, StoreError, OSError) as error:
-        reason = store.first_line(error)
-        print(f"there is no report: {reason}; `mlflow run . -e report` makes it", flush=True)
-        return
-    bundling.join()
-    content = page.page(found)
-    fence.check()
-    artifacts.log_files({"report.html": content})
-    print(f"report: {artifacts.place_of(sweep.run_id, 'report.html')}")

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.console import counted
-from pipeline.params import Params, section_of
-from pipeline.sections import assign
+from pipeline.config.fields import assign
+from pipeline.config.params import Params, section_of
+from pipeline.runtime.console import counted
+from pipeline.runtime.errors import UserError
 from pipeline.sweep import cells
 from pipeline.sweep.cells import Cell
-from pipeline.tracking.trials import CellRun
+from pipeline.tracking.sweep_runs import CellRun
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,15 @@ def of(params: Params, runs: Sequence[CellRun], exhausted: bool = False) -> Plan
     # Those that were training come first: what they have done is lost by nothing but a lost disk.
     begun.sort(key=lambda run: run.status == "FAILED")
     return Plan(total, known, begun)
+
+
+def own_grid(params: Params) -> Params:
+    """The parameters without the keys of the grid that mean nothing to the network."""
+    try:
+        params, left_out = params.with_own_grid()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if left_out:
+        names = ", ".join(params.sweep.grid.name or [params.model.name])
+        print(f"sweep.grid: {', '.join(left_out)} left out, since they mean nothing to {names}", flush=True)
+    return params

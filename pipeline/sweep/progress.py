@@ -4,8 +4,8 @@ import sys
 import time
 from collections.abc import Mapping
 
-from pipeline.console import Bar, duration
-from pipeline.objective import Objective
+from pipeline.evaluation.objective import Objective
+from pipeline.runtime.console import Bar, duration
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.plan import Plan
 

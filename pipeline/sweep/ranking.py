@@ -19,14 +19,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from pipeline.errors import UserError
-from pipeline.objective import Objective
+from pipeline.evaluation.objective import Objective
+from pipeline.runtime.errors import UserError
 from pipeline.sweep import finalists
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.finalists import Finalist
 from pipeline.sweep.order import Rule, best_first
 from pipeline.tracking import artifacts
-from pipeline.tracking.trials import CellRun, Sweep, Trial
+from pipeline.tracking.sweep_runs import CellRun, Sweep, Trial
 
 FILE = "leaderboard.json"  # among the artifacts of a sweep's run
 FORMAT = 1
@@ -197,7 +197,7 @@ def of(sweep: Sweep) -> Ranking:
     if found is not None and found.rule == rule and _same_runs(found, cells, repeats):
         # a sweep that is extended, and was killed before a new cell had ended
         return replace(found, complete=found.complete and sweep.complete, total=max(found.total, total))
-    images = int(sweep.metrics.get("pictures/validation", 0))
+    images = int(sweep.metrics.get("images/validation", 0))
     return Ranking.make(rule, cells, repeats, total, images, complete=False)
 
 
@@ -234,13 +234,13 @@ def _check_scored(done: Sequence[CellRun], metric: str) -> None:
     """Check that finished cells have the score that ranks them.
 
     Raises:
-        UserError: some do not: they were trained before `pipeline.scores` had it.
+        UserError: some do not: they were trained before `pipeline.config.scores` had it.
     """
     lacking = [cell.run_id for cell in done if metric not in cell.trial.scores]
     if lacking:
         raise UserError(
             f"sweep.metric: got {metric}, which {len(lacking):,} finished cells of this study lacked when "
-            f"trained, as run {lacking[0]}; start over with sweep.fresh=true, or rank by another metric"
+            f"trained, as run {lacking[0]}; start over with sweep.restart=true, or rank by another metric"
         )
 
 

@@ -6,23 +6,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import precision
-from pipeline.console import counted
-from pipeline.data.prepared import Prepared
-from pipeline.errors import Interrupted, UserError
-from pipeline.objective import Objective
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.dataset.prepare import Prepared
+from pipeline.evaluation.objective import Objective
+from pipeline.execution.lock import Fence
+from pipeline.runtime.console import counted
+from pipeline.runtime.errors import Interrupted, UserError
 from pipeline.sweep import cells, finalists, identity, outcome, plan
 from pipeline.sweep import ranking as rankings
 from pipeline.sweep import study as studies
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.driver import Driver, Place
-from pipeline.sweep.lock import Fence
 from pipeline.sweep.order import Rule
 from pipeline.sweep.plan import Plan
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking import StoreError, artifacts, runs, store, trials
-from pipeline.tracking.trials import Sweep
+from pipeline.tracking import StoreError, artifacts, runs, store, sweep_runs
+from pipeline.tracking.sweep_runs import Sweep
+from pipeline.training import mixed_precision
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Ended:
 
 
 @contextmanager
-def opened(asked: Params, pictures: Prepared, study: str) -> Iterator[tuple[Params, Sweep, Fence]]:
+def opened(asked: Params, prepared: Prepared, study: str) -> Iterator[tuple[Params, Sweep, Fence]]:
     """The study's one run, open: made by this very command, or by the first one that swept this study.
 
     Args:
         asked: the parameters.
-        pictures: the prepared images.
+        prepared: the prepared images.
         study: the study's name, whose lock is held.
 
     Yields:
@@ -64,10 +64,10 @@ def opened(asked: Params, pictures: Prepared, study: str) -> Iterator[tuple[Para
     Raises:
         UserError: another driver is alive, or the finished cells cannot be ranked; the run stays as it is.
     """
-    sweep = None if asked.sweep.fresh else identity.find(asked, pictures.digest)
+    sweep = None if asked.sweep.restart else identity.find(asked, prepared.digest)
     if sweep and sweep.study != study:
         raise UserError(f"another sweep has just begun study {sweep.study}; run the same command again")
-    started = {trials.STARTED: str(round(1000 * time.time())), trials.COMPLETE: "false"}
+    started = {sweep_runs.STARTED: str(round(1000 * time.time())), sweep_runs.COMPLETE: "false"}
     known = identity.tags(asked, sweep) | started
     if sweep:
         params = identity.resumed(asked, sweep)
@@ -81,33 +81,33 @@ def opened(asked: Params, pictures: Prepared, study: str) -> Iterator[tuple[Para
             if (metric := Rule.read(sweep).metric) != params.sweep.metric:
                 print(
                     f"ranking by {params.sweep.metric}; finished cells keep their best epoch by {metric} "
-                    "(sweep.fresh=true trains them anew)",
+                    "(sweep.restart=true trains them anew)",
                     flush=True,
                 )
             runs.set_tags(known | Rule.of(params).tags)
             sweep.remove_empty_doubles()
             yield params, Sweep.of(runs.get(sweep.run_id)), fence
         return
-    params, because = precision.decided(asked)
+    params, because = mixed_precision.decided(asked)
     if params is not asked:
         print(f"precision: {params.train.precision} ({because})", flush=True)
-    name = trials.next_generation(study)
-    about = {"step": "sweep", "study": name, "format": trials.FORMAT, trials.DATA: pictures.digest}
+    name = sweep_runs.next_generation(study)
+    about = {"step": "sweep", "study": name, "format": sweep_runs.FORMAT, sweep_runs.DATA: prepared.digest}
     with runs.run("sweep", params, about | known | Rule.of(params).tags) as run_id:
         sweep = Sweep.of(runs.get(run_id))
         with _fenced(sweep) as fence:
-            _refuse_second(asked, pictures, run_id)
-            artifacts.log_prepared(pictures, params.data.source)
+            _refuse_second(asked, prepared, run_id)
+            artifacts.log_prepared(prepared, params.data.source)
             yield params, sweep, fence
 
 
-def _refuse_second(asked: Params, pictures: Prepared, run_id: str) -> None:
+def _refuse_second(asked: Params, prepared: Prepared, run_id: str) -> None:
     """Leave a study to the driver whose run is older, where two have begun it at once.
 
     Raises:
         UserError: this one's run is the younger; it is none of a sweep any more.
     """
-    first = None if asked.sweep.fresh else identity.oldest(asked, pictures.digest)
+    first = None if asked.sweep.restart else identity.oldest(asked, prepared.digest)
     if first and first.run_id != run_id:
         runs.set_tags({"step": "refused"})
         raise UserError(
@@ -137,7 +137,7 @@ def drive(params: Params, sweep: Sweep, fence: Fence, planned: Plan, place: Plac
         params.most_epochs,
         params.sweep.storage or store.study_database(Path(params.data.cache)),
         planned.done,
-        lambda run_id: trials.history(run_id, objective.key),
+        lambda run_id: sweep_runs.history(run_id, objective.key),
     )
     interrupted = failed = None
     out_of_time = False
@@ -214,7 +214,7 @@ def record(params: Params, sweep: Sweep, fence: Fence, ended: Ended, images: int
     if ranking.cells:
         outcome.record(ranking, params, fence)
     fence.check()
-    runs.set_tags({trials.COMPLETE: "true" if ranking.complete else "false"})
+    runs.set_tags({sweep_runs.COMPLETE: "true" if ranking.complete else "false"})
     return ranking, is_new
 
 
@@ -245,7 +245,7 @@ def conclude(ranking: Ranking, ended: Ended) -> None:
 
 def print_plan(asked: Params, data_digest: str) -> None:
     """Print the cells of the sweep that parameters ask for, and what is done; trains and records nothing."""
-    sweep = None if asked.sweep.fresh else identity.find(asked, data_digest)
+    sweep = None if asked.sweep.restart else identity.find(asked, data_digest)
     params = identity.resumed(asked, sweep) if sweep else asked
     if sweep:
         Ranking.make(Rule.of(params), sweep.cells(), [], 0, 0, False)  # whether it can be ranked

@@ -23,14 +23,14 @@ from optuna.samplers import GridSampler
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import quiet
-from pipeline.credentials import without_password
-from pipeline.errors import UserError
-from pipeline.grid import Range
-from pipeline.objective import Objective
-from pipeline.schema import SAMPLERS, SweepParams
+from pipeline.config.schema import SAMPLERS, SweepParams
+from pipeline.config.search_space import Range
+from pipeline.evaluation.objective import Objective
+from pipeline.runtime import logs
+from pipeline.runtime.credentials import without_password
+from pipeline.runtime.errors import UserError
 from pipeline.sweep.cells import Cell
-from pipeline.tracking.trials import CellRun
+from pipeline.tracking.sweep_runs import CellRun
 
 DatabaseError = optuna.exceptions.StorageInternalError  # what a study raises where its database fails
 DRAWS = 100  # of a sampler, before it is taken to have no cell left that it has not drawn
@@ -65,9 +65,9 @@ class Study:
         done: Sequence[CellRun],
         history: Callable[[str], Sequence[float]],
     ):
-        quiet.calm("optuna")
+        logs.calm("optuna")
         # of samplers that may change with Optuna's version, which is pinned
-        quiet.ignore(optuna.exceptions.ExperimentalWarning)
+        logs.ignore(optuna.exceptions.ExperimentalWarning)
         self._sweep, self._seed, self._history = sweep, seed, history
         self._objective = Objective(sweep.metric)
         self._space = {key: _distribution(values) for key, values in sweep.grid.values().items()}

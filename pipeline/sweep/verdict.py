@@ -1,4 +1,4 @@
-"""Whether a sweep's winner is better than the others, as far as its pictures can tell: verdict.json.
+"""Whether a sweep's winner is better than the others, as far as its images can tell: verdict.json.
 
 The winner's answers to the validation images are compared with those of every other cell, each with its first
 seed, by the metric that ranks the cells: accuracy by McNemar's exact test, any other score by its bootstrap
@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline import comparison, report, significance
-from pipeline.errors import UserError
-from pipeline.objective import Objective
-from pipeline.predictions import Predictions
+from pipeline.evaluation import comparison, significance
+from pipeline.evaluation.objective import Objective
+from pipeline.evaluation.predictions import Predictions
+from pipeline.inference import report
+from pipeline.runtime.errors import UserError
 from pipeline.sweep import leaderboard
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.finalists import Finalist
 from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import artifacts
-from pipeline.tracking.trials import CellRun
+from pipeline.tracking.sweep_runs import CellRun
 
 FILE = "verdict.json"  # among the artifacts of a sweep's run
 LEVEL = 0.95
@@ -30,8 +31,8 @@ _MOST_NAMED = 3
 def of(ranked: Ranking) -> dict:
     """What verdict.json holds; see the README.
 
-    Where the numbers of right answers alone tell a cell from the winner, whichever pictures these were, its
-    answers are not read. A cell whose answers are gone, or are of pictures with other names, is not compared.
+    Where the numbers of right answers alone tell a cell from the winner, whichever images these were, its
+    answers are not read. A cell whose answers are gone, or are of images with other names, is not compared.
 
     Args:
         ranked: with one finished cell or more.
@@ -41,10 +42,10 @@ def of(ranked: Ranking) -> dict:
         those with a `corrected_p_value` above what it leaves, and those that are right more often, as there
         may be where another metric, or the mean over seeds, ranks. `p_value` is McNemar's own.
     """
-    ranking, pictures, metric = ranked.cells, ranked.images, ranked.objective.name
+    ranking, images, metric = ranked.cells, ranked.images, ranked.objective.name
     winner, *others = ranking
     by_accuracy = metric == "accuracy"
-    right = {run.run_id: round(run.trial.scores["accuracy"] * pictures) for run in ranking}
+    right = {run.run_id: round(run.trial.scores["accuracy"] * images) for run in ranking}
 
     def told(p_value: float, run: CellRun) -> bool:
         """Whether the winner is better than a cell."""
@@ -54,7 +55,7 @@ def of(ranked: Ranking) -> dict:
 
     def is_clear(run: CellRun) -> bool:
         """Whether the numbers of right answers alone tell, whichever images these were."""
-        most = significance.largest_p_value(right[winner.run_id], right[run.run_id], pictures)
+        most = significance.largest_p_value(right[winner.run_id], right[run.run_id], images)
         return by_accuracy and told(most, run)
 
     unsure = [run for run in others if not is_clear(run)]
@@ -72,13 +73,13 @@ def of(ranked: Ranking) -> dict:
         "level": LEVEL,
         "winner": {"run_id": winner.run_id, "name": Cell(winner.values).name},
         "accuracy": winner.trial.scores["accuracy"],
-        "interval": leaderboard.accuracy_interval([winner], pictures),
+        "interval": leaderboard.accuracy_interval([winner], images),
         "compared": len(others) - len(unsure) + len(comparable),
         "cells": len(ranking),
-        "pictures": pictures,
+        "images": images,
         "indistinguishable": entries,
         "ranked_by_mean": ranked.by_mean,
-        "finalists": [_finalist(finalist, metric, pictures) for finalist in ranked.finalists],
+        "finalists": [_finalist(finalist, metric, images) for finalist in ranked.finalists],
     }
 
 
@@ -116,8 +117,8 @@ def lines(verdict: Mapping[str, Any]) -> list[str]:
     """The verdict in words, for people; the winner is `it`."""
     low, high = verdict["interval"]
     found = [f"accuracy of the best: {verdict['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f})"]
-    alike, pictures = [entry["name"] for entry in verdict["indistinguishable"]], verdict["pictures"]
-    by = f"on these {pictures:,} pictures ({verdict['test']}, {verdict['level']:.0%}".replace("%", " %") + ")"
+    alike, images = [entry["name"] for entry in verdict["indistinguishable"]], verdict["images"]
+    by = f"on these {images:,} images ({verdict['test']}, {verdict['level']:.0%}".replace("%", " %") + ")"
     if verdict["metric"] != "accuracy":
         by = f"by {verdict['metric']} {by}"
     if alike:
@@ -159,7 +160,7 @@ def _entry(run: CellRun, p_value: float, cells: int, only_winner: int, only_othe
     }
 
 
-def _finalist(finalist: Finalist, metric: str, pictures: int) -> dict:
+def _finalist(finalist: Finalist, metric: str, images: int) -> dict:
     return {
         "run_id": finalist.cell.run_id,
         "name": Cell(finalist.cell.values).name,
@@ -168,7 +169,7 @@ def _finalist(finalist: Finalist, metric: str, pictures: int) -> dict:
         "mean": finalist.mean(metric),
         "spread": finalist.spread(metric),
         "first_score": finalist.cell.trial.scores[metric],
-        "interval": leaderboard.accuracy_interval(finalist.runs, pictures) if finalist.runs else None,
+        "interval": leaderboard.accuracy_interval(finalist.runs, images) if finalist.runs else None,
     }
 
 

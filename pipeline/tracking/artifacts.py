@@ -13,14 +13,14 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset, Metric, Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from pipeline.credentials import without_password
-from pipeline.data import splits
-from pipeline.data.prepared import Prepared
-from pipeline.errors import UserError
+from pipeline.dataset.prepare import Prepared
+from pipeline.runtime.credentials import without_password
+from pipeline.runtime.errors import UserError
+from pipeline.sources import split_names
 from pipeline.tracking import STORE_ERRORS
 
 # What a run uses a split for, in MLflow's words.
-CONTEXTS = {splits.TRAIN: "training", splits.VALIDATION: "validation", splits.TEST: "test"}
+CONTEXTS = {split_names.TRAIN: "training", split_names.VALIDATION: "validation", split_names.TEST: "test"}
 
 
 def log_files(files: Mapping[str, bytes], folder: str = "", run_id: str | None = None) -> None:
@@ -97,12 +97,12 @@ def log_dataset(prepared: Prepared, source: str, *used: str) -> None:
     """
     source = without_password(source)
     name = Path(source.partition("?")[0] if "://" in source else source).name or source
-    chosen = used or (splits.TRAIN,)
+    chosen = used or (split_names.TRAIN,)
     mlflow.log_inputs(
         [
             MetaDataset(
                 CodeDatasetSource({"source": source}),
-                name=name if split == splits.TRAIN else f"{name}-{split}",
+                name=name if split == split_names.TRAIN else f"{name}-{split}",
                 digest=prepared.digest[:16],  # MLflow takes up to 36 characters, and shows 8
             )
             for split in chosen
@@ -152,10 +152,10 @@ def _dataset(run: Run, split: str) -> Dataset | None:
 
 
 def log_prepared(prepared: Prepared, source: str) -> None:
-    """Log the prepared pictures to the open run: dataset, counts, and the list of what was left out."""
+    """Log the prepared images to the open run: dataset, counts, and the list of what was left out."""
     counts = {split: len(prepared.indices(split)) for split in CONTEXTS}
     log_dataset(prepared, source, *(split for split, count in counts.items() if count))
-    counts = {f"pictures/{split}": count for split, count in counts.items()}
-    mlflow.log_metrics(counts | {"pictures/rejected": len(prepared.rejected)})
+    counts = {f"images/{split}": count for split, count in counts.items()}
+    mlflow.log_metrics(counts | {"images/rejected": len(prepared.rejected)})
     files = ("metadata.json", "rejected.csv")
     log_files({name: (prepared.path / name).read_bytes() for name in files}, "data")

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models.model import ModelInfo
 
-from pipeline.console import few
-from pipeline.errors import UserError
+from pipeline.runtime.console import few
+from pipeline.runtime.errors import UserError
 from pipeline.tracking import runs, store
 
 # What MLflow says where there is no such model, version, run or file; other codes are a failing store.

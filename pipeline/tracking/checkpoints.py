@@ -8,7 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pipeline.checkpoint import Checkpoint
+from pipeline.training.checkpoint import Checkpoint
 
 FOLDER = "checkpoint"
 
@@ -18,7 +18,7 @@ class Checkpoints:
 
     Args:
         run_id: of the run.
-        cache: the folder under which this machine keeps prepared pictures, and checkpoints beside them.
+        cache: the folder under which this machine keeps prepared images, and checkpoints beside them.
         shared: keep them in the run's artifacts too, since another machine may have to go on.
     """
 

@@ -16,8 +16,8 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
-from pipeline.data import sample, splits
-from pipeline.data.prepared import Prepared
+from pipeline.dataset.prepare import Prepared
+from pipeline.sources import sample, split_names
 from pipeline.tracking import artifacts, catalog
 from pipeline.tracking.catalog import needs, of_run  # noqa: F401  for callers that load as well
 from served_image_classifier import classifier, inputs
@@ -36,7 +36,7 @@ class Loaded:
     Attributes:
         network: (batch, size, size, 3) uint8 -> (batch, num_classes) float32; not compiled.
         classes: names in the order of the outputs.
-        data_digest: of the prepared pictures that it was trained on.
+        data_digest: of the prepared images that it was trained on.
         model_id: of the logged model; None where it is not in the store.
     """
 
@@ -54,7 +54,7 @@ def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[st
     Args:
         run_id: of the open run.
         model: the network.
-        prepared: the pictures that it was trained on.
+        prepared: the images that it was trained on.
         metrics: its scores, logged last.
 
     Returns:
@@ -67,7 +67,7 @@ def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[st
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     missing = {key: value for key, value in metrics.items() if key not in run.data.metrics}
     if missing:
-        artifacts.log_scores(run, logged.model_id, splits.VALIDATION, missing)
+        artifacts.log_scores(run, logged.model_id, split_names.VALIDATION, missing)
     return logged.model_uri
 
 
@@ -196,7 +196,7 @@ def _served_signature(classes: Sequence[str]) -> ModelSignature:
 
 
 def _served_example() -> pd.DataFrame:
-    """A drawn picture: nobody's photo goes out with the model."""
+    """A drawn image: nobody's photo goes out with the model."""
     png = io.BytesIO()
     sample.draw(sample.CLASSES[0], 0).resize((64, 64)).save(png, "PNG")
     return pd.DataFrame({"image": [png.getvalue()]})

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 
 # What every database holds of a version's description: MLflow's column is VARCHAR(5000). SQLite takes any
 # length; PostgreSQL and MySQL count characters, SQL Server bytes.

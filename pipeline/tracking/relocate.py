@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipeline.console import warn
-from pipeline.errors import UserError
+from pipeline.runtime.console import warn
+from pipeline.runtime.errors import UserError
 
 # Where a store has the paths of artifacts; a version's `source` may be a URI such as `models:/ID` instead.
 _COLUMNS = (

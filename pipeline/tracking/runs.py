@@ -12,11 +12,11 @@ from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 
-from pipeline.arguments import load
-from pipeline.console import warn
-from pipeline.credentials import without_password
-from pipeline.errors import Interrupted, TakenOver, UserError
-from pipeline.params import Params
+from pipeline.config.command_line import load
+from pipeline.config.params import Params
+from pipeline.runtime.console import warn
+from pipeline.runtime.credentials import without_password
+from pipeline.runtime.errors import Interrupted, TakenOver, UserError
 from pipeline.tracking import STORE_ERRORS
 from pipeline.tracking.store import experiment_id, first_line, shown
 
@@ -171,7 +171,7 @@ def get(run_id: str) -> Run:
 
 
 def params_of(run_id: str, params: Params) -> Params:
-    """The parameters that a run was made with, but for where pictures are cached: that is today's.
+    """The parameters that a run was made with, but for where images are cached: that is today's.
 
     Where its `data.source` is recorded without credentials, today's is taken if it is the same but for them.
 

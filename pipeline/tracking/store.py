@@ -29,9 +29,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from urllib3.exceptions import InsecureRequestWarning
 
-from pipeline import quiet
-from pipeline.credentials import without_password
-from pipeline.errors import UserError
+from pipeline.runtime import logs
+from pipeline.runtime.credentials import without_password
+from pipeline.runtime.errors import UserError
 from pipeline.tracking import relocate
 
 SERVER_TIMEOUT = 10  # seconds to answer the first request, unless MLFLOW_HTTP_REQUEST_TIMEOUT is set
@@ -138,7 +138,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _quiet() -> None:
-    quiet.calm("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.pyfunc")
+    logs.calm("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.pyfunc")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar for each small file
     if MLFLOW_TRACKING_INSECURE_TLS.get():
         urllib3.disable_warnings(InsecureRequestWarning)  # one for each request, of what the user asked for

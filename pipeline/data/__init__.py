@@ -1,1 +1,0 @@
-"""Labelled pictures in, arrays out. Imports neither mlflow nor tensorflow: `prepare` starts fast."""

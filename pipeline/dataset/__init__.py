@@ -1,0 +1,1 @@
+"""Images in; memory-mapped arrays and splits out."""

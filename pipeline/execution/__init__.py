@@ -1,0 +1,1 @@
+"""How and where a cell is trained: this process, worker processes, a cluster."""

@@ -1,0 +1,54 @@
+"""The prepared images of a sweep, as a worker gets them: from its disk, or else from the sweep's run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.dataset import prepare, storage
+from pipeline.dataset.prepare import Prepared
+from pipeline.runtime import files
+from pipeline.runtime.errors import ChangedImages
+from pipeline.tracking import artifacts
+
+FOLDER = "data/prepared"  # of the artifacts of a sweep's run, for workers that have no such folder
+
+_opened: dict[tuple, Prepared] = {}
+
+
+def opened(images: Mapping[str, Any]) -> Prepared:
+    """The prepared images of a task, from this machine's disk or else from the sweep's run.
+
+    Raises:
+        ChangedImages: they are not what the sweep began with.
+    """
+    path, digest = Path(images["path"]), images["digest"]
+    try:
+        if not path.exists() and images["run_id"]:
+            path = Path(images["cache"], "prepared", path.name)
+            if not path.exists():
+                _fetch(images["run_id"], path, digest)
+        stamp = storage.stamp(path)
+        if (path, stamp) not in _opened:
+            found = prepare.open_prepared(path)
+            if found.digest != digest:
+                raise prepare.DamagedPrepared("other images")
+            _opened.clear()
+            _opened[path, stamp] = found
+        return _opened[path, stamp]
+    except (prepare.DamagedPrepared, FileNotFoundError) as error:
+        raise ChangedImages(
+            f"the prepared images in {path} changed while the sweep ran ({error}); the same command makes "
+            "them anew and goes on"
+        ) from None
+
+
+def _fetch(run_id: str, path: Path, digest: str) -> None:
+    """Download prepared images once, whichever worker of this machine comes first."""
+    with files.exclusive(path.parent):
+        if path.exists():
+            return
+        with files.appearing(path) as partial:
+            artifacts.download(run_id, FOLDER, partial)
+            found = prepare.open_prepared(partial)
+            if found.digest != digest:
+                raise prepare.DamagedPrepared(f"run {run_id} has others, {found.digest}")

@@ -1,0 +1,382 @@
+"""What a worker does: train one cell at a time, tell how it goes, and do what it is told meanwhile.
+
+The same code runs in a thread of the driver's process and in a worker of a Dask cluster. This module imports
+nothing heavy, since a Dask scheduler, which only passes tasks on, has to import it too.
+"""
+
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.execution import forkserver
+
+if TYPE_CHECKING:
+    from pipeline.pages.sweep_data import Exhibits
+
+TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
+# What a driver says to a cell after an epoch. GO is waited for only where epochs are judged (pruning).
+GO, PRUNE, STOP = "go", "prune", "stop"
+# What becomes of a cell. Of a process that DIED the driver is told by Dask; a lack of memory counts as one.
+FINISHED, STOPPED, FAILED, DIED, BROKEN = "finished", "stopped", "failed", "died", "broken"
+PATIENCE = 300  # seconds that a cell waits for a verdict before it takes its driver for dead
+BUSY = 0.2  # seconds between two tries of a task whose process trains another cell
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cell to train: plain values, which any process can unpickle.
+
+    Attributes:
+        token: names this try of the cell.
+        session: the driver's token; another driver of the study stops what this one started.
+        study: the study's name.
+        sweep_run_id: the sweep's run, which has the token of the driver in charge.
+        run_id: the cell's run.
+        name: the cell's name.
+        params: the parameters in force, nested, the cell's values among them.
+        store: MLflow's tracking URI.
+        images: where the prepared images are, and what they must be.
+        epochs: the most that it is trained.
+        judged: after each epoch but the last, wait for the driver's verdict.
+        shared: keep checkpoints in the run's artifacts as well.
+        versions: of the packages that the driver has; empty: the worker's are the driver's own.
+    """
+
+    token: str
+    session: str
+    study: str
+    sweep_run_id: str
+    run_id: str
+    name: str
+    params: Mapping[str, Any]
+    store: str
+    images: Mapping[str, Any]
+    epochs: int
+    judged: bool
+    shared: bool
+    versions: Mapping[str, str]
+
+
+@dataclass
+class _InFlight:
+    """A cell that this process trains."""
+
+    task: Task
+    orders: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+
+
+_in_flight: dict[str, _InFlight] = {}
+_one_at_a_time = threading.Lock()
+_importing = threading.Lock()
+_shared = False  # whether TensorFlow has been told what of the machine it may use
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C and the end to the driver, whose process group a local worker is in; Dask calls this.
+
+    What cells need is imported at once, while the driver is still busy with the store.
+    """
+    from pipeline.runtime import logs
+
+    logs.begin()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    forkserver.end_with_parent()
+    threading.Thread(target=_import_all, args=[worker.state.nthreads], daemon=True).start()
+
+
+def order(token: str, what: str) -> None:
+    """Tell a cell of this process to go on, to end as pruned, or to stop at the end of its epoch."""
+    if cell := _in_flight.get(token):
+        cell.orders.put(what)
+
+
+def stop_others(study: str, session: str) -> list[str]:
+    """Tell the cells of a study that another driver started to stop; returns the names of those there are."""
+    others = [
+        cell for cell in [*_in_flight.values()] if cell.task.study == study and cell.task.session != session
+    ]
+    for cell in others:
+        cell.orders.put(STOP)
+    return [cell.task.name for cell in others]
+
+
+def run_cell(task: Task, emit: Callable[[dict], None] | None = None) -> dict[str, Any]:
+    """Train a cell and record it in its run.
+
+    Args:
+        task: the cell.
+        emit: takes events, dicts of plain values; None: Dask's, for the driver's client.
+
+    Returns:
+        `state` (FINISHED, STOPPED, FAILED, DIED or BROKEN), `reason` for all but the first, and for FINISHED
+        `scores`, `diverged`, `pruned` and `epochs`, as in `Trial`.
+    """
+    if emit is None:
+        import distributed
+
+        emit = _dask_emit
+        if not _one_at_a_time.acquire(blocking=False):
+            # A worker has as many threads as cores, which TensorFlow uses for one cell.
+            time.sleep(BUSY)
+            raise distributed.Reschedule
+    else:
+        _one_at_a_time.acquire()
+    cell = _InFlight(task)
+    _in_flight[task.token] = cell
+    try:
+        emit({"event": "started", "token": task.token, "pid": os.getpid()})
+        return _run(cell, emit)
+    finally:
+        del _in_flight[task.token]
+        _one_at_a_time.release()
+
+
+def evaluate_winner(
+    sweep_run_id: str, winner_run_id: str, name: str, store: str, images: Mapping, token: str
+) -> dict:
+    """Measure a sweep's best model on the test split, and record that in the sweep's run.
+
+    Args:
+        sweep_run_id: of the sweep's run.
+        winner_run_id: of the best cell's run.
+        name: the best cell's.
+        store: MLflow's tracking URI.
+        images: as in `Task`.
+        token: the driver's.
+
+    Returns:
+        Its scores on the test split.
+
+    Raises:
+        TakenOver: another driver has the sweep by now; nothing is recorded.
+    """
+    _connect(store)
+    from pipeline.runtime.logs import importing_tensorflow
+
+    with importing_tensorflow():
+        from pipeline.execution import dataset_fetch, lock
+        from pipeline.inference import evaluate
+        from pipeline.runtime.errors import TakenOver
+        from pipeline.sources import split_names
+        from pipeline.tracking import models
+
+        prepared = dataset_fetch.opened(images)
+    model = models.load(models.of_run(winner_run_id))
+    result = evaluate.evaluate(model, prepared, split_names.TEST)
+    if lock.token_of(sweep_run_id) != token:
+        raise TakenOver("another driver has taken the sweep over while the test split was measured")
+    evaluate.record(result, prepared, split_names.TEST, f"{name}, test split", sweep_run_id)
+    return result.report.scores()
+
+
+def exhibits(winner_run_id: str, store: str, images: Mapping) -> "Exhibits":
+    """What a sweep's best model shows of its validation images."""
+    _connect(store)
+    from pipeline.runtime.logs import importing_tensorflow
+
+    with importing_tensorflow():
+        from pipeline.execution import dataset_fetch
+        from pipeline.inference import error_analysis
+
+    return error_analysis.of(winner_run_id, dataset_fetch.opened(images))
+
+
+def _dask_emit(event: dict) -> None:
+    import distributed
+
+    worker = distributed.get_worker()
+    worker.log_event(TOPIC, event | {"worker": worker.address})
+
+
+def _dask_worker() -> Any:
+    """The Dask worker whose task this thread runs, or None."""
+    if "distributed" not in sys.modules:
+        return None
+    import distributed
+
+    try:
+        return distributed.get_worker()
+    except ValueError:
+        return None
+
+
+def _name() -> str:
+    """Where this is, for the run's tag: the machine, and the worker on it."""
+    worker = _dask_worker()
+    return f"{socket.gethostname()} {worker.name}" if worker else socket.gethostname()
+
+
+def _is_leaving() -> bool:
+    """Whether this worker is closing, so that another one may have its cell already."""
+    import distributed
+
+    worker = _dask_worker()
+    running = (distributed.Status.running, distributed.Status.paused)
+    return worker is not None and worker.status not in running
+
+
+def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+    task = cell.task
+    if wrong := differing(task.versions):
+        return {"state": BROKEN, "reason": f"a worker has other packages than the driver: {wrong}"}
+    from pipeline.runtime import logs
+    from pipeline.runtime.errors import Interrupted, TakenOver, UserError
+
+    try:
+        if not logs.debugging():  # a worker of another machine's cluster, which goes on so once it is told
+            logs.choose(task.params.get("log", "info"))
+        _connect(task.store)
+        return _train(cell, emit)
+    except (Interrupted, TakenOver) as stop:
+        return {"state": STOPPED, "reason": str(stop)}
+    except BaseException as error:
+        state, reason = _judge(error)
+        logging.getLogger(__name__).debug("%s: %s", task.name, state, exc_info=error)
+        if state != BROKEN:
+            from pipeline.tracking import StoreError, sweep_runs
+
+            try:
+                sweep_runs.fail(task.run_id, reason)
+                if state == FAILED and not isinstance(error, UserError):
+                    _log_traceback(task.run_id, error)
+            except (StoreError, OSError) as unrecorded:  # a driver in this process waits for an answer
+                state, reason = _judge(unrecorded)
+        return {"state": state, "reason": reason}
+
+
+def _import_all(threads: int | None) -> None:
+    """Import what trains, TensorFlow above all, once; a second thread waits until it is there."""
+    from pipeline.runtime.logs import importing_tensorflow
+
+    with _importing, importing_tensorflow():
+        _share_the_machine(threads)
+        from pipeline.execution import trial  # noqa: F401
+
+
+def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+    worker = _dask_worker()
+    _import_all(worker.state.nthreads if worker else None)
+    from pipeline.config.params import Params
+    from pipeline.evaluation.objective import Objective
+    from pipeline.execution import dataset_fetch, lock, trial
+    from pipeline.runtime.errors import Interrupted, TakenOver
+    from pipeline.tracking import runs
+    from pipeline.tracking.checkpoints import Checkpoints
+
+    task = cell.task
+    params = Params.model_validate(task.params)
+    key = Objective(params.sweep.metric).key
+    runs.set_tags({"worker": _name()}, task.run_id)
+    prepared = dataset_fetch.opened(task.images)
+
+    def on_epoch(epoch: int, values: Mapping[str, float]) -> bool:
+        emit({"event": "epoch", "token": task.token, "epoch": epoch, "value": values[key]})
+        waits = task.judged and epoch < task.epochs
+        try:
+            verdict = cell.orders.get(waits, PATIENCE)
+        except queue.Empty:
+            if waits:
+                raise Interrupted("its driver does not answer any more") from None
+            return False
+        if verdict == STOP:
+            raise Interrupted("it was told to stop")
+        return verdict == PRUNE
+
+    def check() -> None:
+        dataset_fetch.opened(task.images)
+        if _is_leaving():
+            raise Interrupted("its worker leaves the cluster")
+        if lock.token_of(task.sweep_run_id) != task.session:
+            raise TakenOver("another driver has taken its sweep over")
+
+    checkpoints = Checkpoints(task.run_id, Path(task.images["cache"]), task.shared)
+    found = trial.go_on(task.run_id, params, prepared, task.name, checkpoints, on_epoch, check)
+    return {
+        "state": FINISHED,
+        "scores": found.scores,
+        "diverged": found.diverged,
+        "pruned": found.pruned,
+        "epochs": found.epochs,
+    }
+
+
+def _judge(error: BaseException) -> tuple[str, str]:
+    """What an error means for its cell and for the sweep, and its reason in a line.
+
+    What this machine or the store is short of ends the sweep, since every other cell would meet it too; it
+    can be gone on with once that is mended. A lack of memory may pass, and so may an answer that broke off.
+    Anything else would come again.
+    """
+    from pipeline.runtime.errors import ChangedImages, UserError
+    from pipeline.tracking import StoreError, store
+
+    reason = f"{type(error).__name__}: {store.first_line(error)}"
+    if isinstance(error, UserError):
+        return (BROKEN if isinstance(error, ChangedImages) else FAILED), str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return DIED, f"out of memory ({reason})"
+    if isinstance(error, StoreError):
+        if "Connection broken" in str(error):  # in the midst of an answer: MLflow does not ask again then
+            return DIED, f"the tracking store's answer broke off ({store.first_line(error)})"
+        ours = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+        return (FAILED if ours else BROKEN), f"the tracking store failed: {store.first_line(error)}"
+    if isinstance(error, OSError):
+        return BROKEN, reason
+    return FAILED, reason
+
+
+def _log_traceback(run_id: str, error: BaseException) -> None:
+    import traceback
+
+    from pipeline.runtime.credentials import without_password
+    from pipeline.tracking import artifacts
+
+    text = "".join(traceback.format_exception(error))
+    artifacts.log_files({"traceback.txt": without_password(text).encode(errors="replace")}, run_id=run_id)
+
+
+def _connect(store_uri: str) -> None:
+    from pipeline.tracking import store
+
+    store.use(store_uri)
+
+
+def _share_the_machine(threads: int | None) -> None:
+    """Give TensorFlow the threads that are this worker's, and of a GPU no more memory than it needs."""
+    global _shared
+    if _shared or ("tensorflow" in sys.modules and not forkserver.is_forked()):
+        return
+    _shared = True
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+
+
+def differing(versions: Mapping[str, str]) -> str:
+    """How this process's packages differ from the given ones, in words; empty where they do not."""
+    from importlib import metadata
+
+    wrong = []
+    for name, wanted in versions.items():
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{name} is missing (the driver has {wanted})")
+        else:
+            if found != wanted:
+                wrong.append(f"{name} {found} (the driver has {wanted})")
+    return ", ".join(wrong)

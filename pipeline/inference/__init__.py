@@ -1,0 +1,1 @@
+"""A trained model on images: evaluation, prediction, class activation maps, export."""

@@ -1,0 +1,79 @@
+"""What came out of a sweep, in a sentence, and how sure that is."""
+
+from pipeline.evaluation import intervals
+from pipeline.pages.sweep_data import Findings
+
+
+def verdict(found: Findings) -> str:
+    """The sweep's outcome in a sentence."""
+    if not found.cells:
+        failed = f"; {len(found.failed)} failed" if found.failed else ""
+        return f"No cell is finished yet: 0 of {found.total}{failed}."
+    winner, n = found.cells[0], len(found.cells)
+    if all(cell.diverged for cell in found.cells):
+        those = "The only finished cell" if n == 1 else f"All {n} finished cells"
+        none = "it does not tell" if n == 1 else "none tells"
+        return (
+            f"{those} diverged: {none} the classes apart, and validation {_plain(found.metric)} is "
+            f"{winner.scores[found.metric]:.3f} at best. Try smaller learning rates."
+        )
+    interval = intervals.of(found.winner.matrix).get(
+        found.metric
+    )  # none of a metric that is not of the confusion matrix
+    text = (
+        f"{winner.name} is {'the only finished cell' if n == 1 else 'best'}: validation "
+        f"{_plain(found.metric)} {winner.scores[found.metric]:.3f}"
+    )
+    if interval:
+        text += " (95 % interval {:.3f} to {:.3f})".format(*interval)
+    if found.test:
+        text += f", test {found.test[0][found.metric]:.3f}"
+    elif found.has_test:
+        text += ", not measured on the test split"
+    return f"{text}{_others(found, interval)}."
+
+
+def asides(found: Findings) -> list[str]:
+    """What a reader must know before the rest: that it is not whole, or that cells failed or diverged."""
+    texts = []
+    left = found.total - len(found.cells) - len(found.failed)
+    if left:
+        texts.append(
+            f"This is not the whole sweep: {len(found.cells)} of {found.total} cells are finished. The same "
+            "command goes on with the others."
+        )
+    done, wanted = found.repeats
+    if done < wanted and not left:
+        texts.append(
+            f"This is not the whole sweep: {done} of {wanted} repeats of the finalists are finished. "
+            "The same command trains the others."
+        )
+    if found.failed:
+        what = "1 cell" if len(found.failed) == 1 else f"{len(found.failed)} cells"
+        texts.append(f"{what} failed; the reasons stand under the leaderboard.")
+    diverged = sum(cell.diverged for cell in found.cells)
+    if diverged and diverged < len(found.cells):
+        texts.append(f"{diverged} of {len(found.cells)} cells diverged: they learned nothing.")
+    return texts
+
+
+def _others(found: Findings, interval: tuple[float, float] | None) -> str:
+    """How sure it is that the best is the best, as the end of a sentence."""
+    if len(found.cells) == 1:
+        return ""
+    if found.verdict is not None and found.verdict["winner"]["run_id"] == found.cells[0].run_id:
+        others = len(found.verdict["indistinguishable"])
+        if not others:
+            return "; all others are worse by more than chance"
+        return f"; {others} other{'s' * (others != 1)} cannot be told from it"
+    if interval is None:
+        return ""
+    others = sum(cell.scores[found.metric] >= interval[0] for cell in found.cells[1:])
+    if not others:
+        return "; no other lies within that interval"
+    return f"; {others} other{'s lie' if others != 1 else ' lies'} within that interval"
+
+
+def _plain(metric: str) -> str:
+    """A score's name within a sentence."""
+    return {"f1": "F1", "macro_f1": "macro F1"}.get(metric, metric.replace("macro_", "macro "))

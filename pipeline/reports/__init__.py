@@ -1,0 +1,1 @@
+"""The report of a sweep, and the model card of a version."""

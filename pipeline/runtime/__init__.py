@@ -1,0 +1,1 @@
+"""Errors, console output, logging, hardware and atomic files: what every package needs."""
