@@ -32,7 +32,7 @@ def predictions(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 def measure(images: int, classes: int) -> None:
     """Print a line for each part: its name, its CPU time and the size of its file."""
     from pipeline.evaluation import intervals, metrics
-    from pipeline.figures import canvas
+    from pipeline.figures import canvas, confusion_matrix, curves
     from pipeline.inference import report
 
     labels, probabilities = predictions(images, classes)
@@ -52,8 +52,8 @@ def measure(images: int, classes: int) -> None:
     part("  read", lambda: report.read_predictions(content))
     content = part("confusion_matrix.json", lambda: report.confusion(found.confusion, names))
     part("  read", lambda: report.read_confusion(content))
-    part("confusion_matrix.png", lambda: canvas.png(canvas.confusion_matrix(found.confusion, names)))
-    part("roc_curve.png", lambda: canvas.png(canvas.roc_curve(labels, probabilities, names)))
+    part("confusion_matrix.png", lambda: canvas.png(confusion_matrix.draw(found.confusion, names)))
+    part("roc_curve.png", lambda: canvas.png(curves.roc_curve(labels, probabilities, names)))
     part("intervals", lambda: intervals.of(found.confusion))
 
 

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from pipeline.figures import canvas
+from pipeline.figures import canvas, confusion_matrix, contact_sheet, curves
 
 pytestmark = pytest.mark.filterwarnings("error")  # a missing glyph or a failed layout is a warning
 
@@ -71,17 +71,17 @@ def history(epochs: int) -> dict[str, list[float]]:
 
 
 def test_confusion_matrix_says_counts_and_row_shares():
-    written = texts(canvas.confusion_matrix(np.array([[30, 10], [0, 5]]), ("cat", "dog"), "cell 7"))
+    written = texts(confusion_matrix.draw(np.array([[30, 10], [0, 5]]), ("cat", "dog"), "cell 7"))
     assert {"30\n75%", "10\n25%", "0", "5\n100%", "cat", "dog", "true", "predicted", "cell 7"} <= set(written)
 
 
 def test_confusion_matrix_with_an_empty_row():
-    written = texts(canvas.confusion_matrix(np.array([[5, 5], [0, 0]]), ("cat", "dog")))
+    written = texts(confusion_matrix.draw(np.array([[5, 5], [0, 0]]), ("cat", "dog")))
     assert sorted(written) == sorted(["5\n50%"] * 2 + ["0"] * 2 + ["cat", "dog"] * 2 + ["true", "predicted"])
 
 
 def test_confusion_matrix_has_the_first_true_class_on_top():
-    axes = canvas.confusion_matrix(np.array([[1, 2], [3, 4]]), ("cat", "dog")).axes[0]
+    axes = confusion_matrix.draw(np.array([[1, 2], [3, 4]]), ("cat", "dog")).axes[0]
     places = {text.get_text(): text.get_position() for text in axes.texts}
     assert places["2\n67%"] == (1, 0)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -91,7 +91,7 @@ def test_confusion_matrix_has_the_first_true_class_on_top():
 
 @pytest.mark.parametrize("names", [LONG, [f"class {i}" for i in range(20)], ["cat", "dog"], LONG[:2]])
 def test_confusion_matrix_is_readable(names):
-    figure = canvas.confusion_matrix(
+    figure = confusion_matrix.draw(
         matrix(len(names)), names, "LR_0.01-KI_glorot_uniform-AC_LeakyReLU-BI_0.01"
     )
     FigureCanvasAgg(figure).draw()
@@ -113,13 +113,13 @@ def test_confusion_matrix_is_readable(names):
 
 
 def test_cells_contrast_with_their_text():
-    axes = canvas.confusion_matrix(np.array([[9, 1], [4, 6]]), ("cat", "dog")).axes[0]
+    axes = confusion_matrix.draw(np.array([[9, 1], [4, 6]]), ("cat", "dog")).axes[0]
     colours = {text.get_text(): text.get_color() for text in axes.texts}
     assert colours == {"9\n90%": "white", "1\n10%": "black", "4\n40%": "black", "6\n60%": "white"}
 
 
 def test_confusion_matrix_of_fifty_classes_is_whole_and_has_no_numbers():
-    figure = canvas.confusion_matrix(matrix(50), [f"class {i}" for i in range(50)], "cell 7")
+    figure = confusion_matrix.draw(matrix(50), [f"class {i}" for i in range(50)], "cell 7")
     assert len(figure.axes[0].texts) == 0
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == "class 49"
     assert max(figure.get_size_inches()) < 12
@@ -131,7 +131,7 @@ def test_confusion_matrix_of_very_many_classes_has_the_most_confused(num_classes
     counts = np.eye(num_classes, dtype=int) * 50
     counts[7, 900] = 30  # of 80
     counts[3 : 3 + 24 * 2 : 2, 800] = 10
-    figure = canvas.confusion_matrix(counts, [f"class {i}" for i in range(num_classes)], "cell 7")
+    figure = confusion_matrix.draw(counts, [f"class {i}" for i in range(num_classes)], "cell 7")
     axes = figure.axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     # 26 classes of the confusions, then the first others
@@ -150,7 +150,7 @@ def test_confusion_matrix_of_very_many_classes_has_the_most_confused(num_classes
 
 def test_learning_curves_hold_the_history():
     past = history(60)
-    figure = canvas.learning_curves(past, 33, "cell 7")
+    figure = curves.learning_curves(past, 33, "cell 7")
     loss, accuracy, rate, _ = figure.axes
     for axes, keys in ((loss, ("loss", "val_loss")), (accuracy, ("accuracy", "val_accuracy"))):
         for line, key in zip(axes.lines, keys, strict=False):
@@ -163,23 +163,23 @@ def test_learning_curves_hold_the_history():
 
 
 def test_best_epoch_is_marked_in_both():
-    figure = canvas.learning_curves(history(20), 13)
+    figure = curves.learning_curves(history(20), 13)
     for axes in figure.axes[:2]:
         assert [list(line.get_xdata()) for line in axes.lines[2:]] == [[13, 13]]
     assert f"best epoch 13: accuracy {history(20)['val_accuracy'][12]:.3f}" in texts(figure)
-    assert not any("best" in text for text in texts(canvas.learning_curves(history(20))))
+    assert not any("best" in text for text in texts(curves.learning_curves(history(20))))
 
 
 @pytest.mark.parametrize(
     ("epochs", "shown"), [(5, ["0.01"]), (12, ["0.001", "0.01"]), (60, ["1e-12", "0.01"])]
 )
 def test_learning_rates_are_named(epochs, shown):
-    rate = canvas.learning_curves(history(epochs)).axes[2]
+    rate = curves.learning_curves(history(epochs)).axes[2]
     assert [label.get_text() for label in rate.get_yticklabels()] == shown
 
 
 def test_one_epoch_shows_points_at_epoch_one():
-    figure = canvas.learning_curves(history(1), 1)
+    figure = curves.learning_curves(history(1), 1)
     FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
         low, high = axes.get_xlim()
@@ -192,7 +192,7 @@ def test_one_epoch_shows_points_at_epoch_one():
 def test_diverged_is_said_from_its_first_epoch(value, key):
     past = history(12)
     past[key][4:] = [value] * 8
-    figure = canvas.learning_curves(past, 4)
+    figure = curves.learning_curves(past, 4)
     assert "loss: diverged, not finite from epoch 5 on" in texts(figure)
     for axes in figure.axes[:2]:
         assert axes.patches[0].get_x() == 4.5
@@ -201,15 +201,15 @@ def test_diverged_is_said_from_its_first_epoch(value, key):
 
 def test_diverged_from_the_first_epoch():
     past = {**history(1), "loss": [np.nan], "val_loss": [np.nan]}
-    figure = canvas.learning_curves(past, 1)
+    figure = curves.learning_curves(past, 1)
     assert "loss: diverged, not finite from epoch 1 on" in texts(figure)
     assert len(canvas.png(figure)) > 1000
 
 
 def test_explosion_leaves_the_rest_to_be_seen():
     past = {**history(3), "loss": [0.7, 3e5, 2e12]}
-    assert canvas.learning_curves(past).axes[0].get_yscale() == "log"
-    assert canvas.learning_curves(history(3)).axes[0].get_yscale() == "linear"
+    assert curves.learning_curves(past).axes[0].get_yscale() == "log"
+    assert curves.learning_curves(history(3)).axes[0].get_yscale() == "linear"
 
 
 # ROC curves
@@ -217,7 +217,7 @@ def test_explosion_leaves_the_rest_to_be_seen():
 
 def test_roc_curve_of_two_classes_by_hand():
     second = np.array([0.1, 0.4, 0.35, 0.8])
-    figure = canvas.roc_curve(np.array([0, 0, 1, 1]), np.stack([1 - second, second], axis=1), ("cat", "dog"))
+    figure = curves.roc_curve(np.array([0, 0, 1, 1]), np.stack([1 - second, second], axis=1), ("cat", "dog"))
     chance, curve = figure.axes[0].lines
     assert np.column_stack(curve.get_data()).tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
     assert np.column_stack(chance.get_data()).tolist() == [[0, 0], [1, 1]]
@@ -227,9 +227,9 @@ def test_roc_curve_of_two_classes_by_hand():
 def test_roc_curves_of_many_classes_look_different():
     names = [f"class {i}" for i in range(20)]
     rng = np.random.default_rng(0)
-    figure = canvas.roc_curve(np.arange(400) % 20, rng.random((400, 20)), names)
-    curves = figure.axes[0].lines[1:]
-    assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == 20
+    figure = curves.roc_curve(np.arange(400) % 20, rng.random((400, 20)), names)
+    drawn = figure.axes[0].lines[1:]
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == 20
     FigureCanvasAgg(figure).draw()
     extent = figure.legends[0].get_window_extent()
     assert figure.bbox.x1 >= extent.x1 and extent.x0 >= figure.axes[0].bbox.x1
@@ -241,7 +241,7 @@ def test_roc_curves_of_very_many_classes_are_the_lowest_and_the_average():
     labels = np.arange(3000) % 1000
     probabilities = rng.random((3000, 1000))
     probabilities[np.arange(3000), labels] += np.where(labels < 990, 5, -5)  # all right but for the last ten
-    figure = canvas.roc_curve(labels, probabilities, [f"class {i}" for i in range(1000)])
+    figure = curves.roc_curve(labels, probabilities, [f"class {i}" for i in range(1000)])
     written = texts(figure)
     assert len(figure.axes[0].lines) == 1 + 1 + 6
     assert "0.990  macro average of 1,000" in written
@@ -255,15 +255,15 @@ def test_roc_curves_of_very_many_classes_are_the_lowest_and_the_average():
 
 def test_roc_curve_leaves_out_a_class_without_images():
     rng = np.random.default_rng(0)
-    written = texts(canvas.roc_curve(np.array([0, 1, 0, 1]), rng.random((4, 3)), ("cat", "dog", "bird")))
+    written = texts(curves.roc_curve(np.array([0, 1, 0, 1]), rng.random((4, 3)), ("cat", "dog", "bird")))
     assert not any("bird" in text for text in written)
     assert any(text.endswith("  cat") for text in written)
 
 
 def test_roc_curve_that_is_not_defined_says_why():
-    one_class = canvas.roc_curve(np.zeros(3, int), np.full((3, 2), 0.5), ("cat", "dog"))
+    one_class = curves.roc_curve(np.zeros(3, int), np.full((3, 2), 0.5), ("cat", "dog"))
     assert "no curve: the images are all of one class" in texts(one_class)
-    not_finite = canvas.roc_curve(np.array([0, 1]), np.full((2, 2), np.nan), ("cat", "dog"))
+    not_finite = curves.roc_curve(np.array([0, 1]), np.full((2, 2), np.nan), ("cat", "dog"))
     assert "no curve: some probabilities are not finite" in texts(not_finite)
 
 
@@ -273,7 +273,7 @@ def test_roc_curve_that_is_not_defined_says_why():
 def test_contact_sheet_shows_every_image_with_its_caption():
     colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
     images = np.broadcast_to(colours[:, None, None], (3, 16, 16, 3)).copy()
-    figure = canvas.contact_sheet(images, ["cat 0.9", "dog 0.8", "cat 0.7"], columns=2)
+    figure = contact_sheet.draw(images, ["cat 0.9", "dog 0.8", "cat 0.7"], columns=2)
     assert texts(figure) == ["cat 0.9", "dog 0.8", "cat 0.7"]
     image = open_png(canvas.png(figure)).convert("RGB")
     assert image.getpixel((60, 60)) == pytest.approx((200, 30, 30), abs=4)
@@ -286,7 +286,7 @@ def test_lines_of_a_caption_stay_apart_and_the_tallest_makes_room_for_all():
     images = np.full((3, 64, 64, 3), 128, np.uint8)
     long = f"label {'x' * 35}"
     captions = ["label cat\npredicted dog\n0.95", f"{long}\npredicted {'y' * 35}\n0.95", "WWWW" * 40]
-    figure = canvas.contact_sheet(images, captions, columns=1, most_lines=3)
+    figure = contact_sheet.draw(images, captions, columns=1, max_lines=3)
     short, tall, wide = texts(figure)
     assert short == captions[0]
     assert tall.replace("\n", "") == captions[1].replace("\n", "") and tall.endswith("\n0.95")
@@ -297,23 +297,23 @@ def test_lines_of_a_caption_stay_apart_and_the_tallest_makes_room_for_all():
 
 def test_wide_letters_do_not_reach_the_next_caption():
     images = np.full((2, 64, 64, 3), 128, np.uint8)
-    both = [open_png(canvas.png(canvas.contact_sheet(images, ["W" * 44, then]))) for then in ("", "i")]
+    both = [open_png(canvas.png(contact_sheet.draw(images, ["W" * 44, then]))) for then in ("", "i")]
     right = [np.asarray(image.convert("L").crop((140, 136, image.width, image.height))) for image in both]
     assert (right[0] == 255).all() and not (right[1] == 255).all()
 
 
 def test_contact_sheet_without_images():
-    assert texts(canvas.contact_sheet(np.zeros((0, 8, 8, 3), np.uint8), [])) == ["no images"]
+    assert texts(contact_sheet.draw(np.zeros((0, 8, 8, 3), np.uint8), [])) == ["no images"]
 
 
-def test_contact_sheet_needs_a_caption_a_image():
+def test_contact_sheet_needs_a_caption_per_image():
     with pytest.raises(ValueError, match="shorter"):
-        canvas.contact_sheet(np.zeros((2, 8, 8, 3), np.uint8), ["one"])
+        contact_sheet.draw(np.zeros((2, 8, 8, 3), np.uint8), ["one"])
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (8, 64, 64), (3, 300, 200), (2, 40, 80), (2, 1, 1)])
 def test_contact_sheet_takes_any_size(shape):
-    figure = canvas.contact_sheet(np.full((*shape, 3), 128, np.uint8), LONG[: shape[0]])
+    figure = contact_sheet.draw(np.full((*shape, 3), 128, np.uint8), LONG[: shape[0]])
     image = open_png(canvas.png(figure))
     assert image.width <= 8 * 165
     captions = [box(text) for text in figure.texts]
@@ -334,31 +334,31 @@ def test_bytes_are_few():
         ]
     )
     sizes = {
-        "2 classes": len(canvas.png(canvas.confusion_matrix(matrix(2), names[:2]))),
-        "12 classes": len(canvas.png(canvas.confusion_matrix(matrix(12), names))),
-        "curves": len(canvas.png(canvas.learning_curves(history(60), 33, "cell 7"))),
-        "roc": len(canvas.png(canvas.roc_curve(labels, rng.random((3000, 12)), names))),
-        "sheet": len(canvas.png(canvas.contact_sheet(noise, ["dog as cat 0.95"] * 24))),
+        "2 classes": len(canvas.png(confusion_matrix.draw(matrix(2), names[:2]))),
+        "12 classes": len(canvas.png(confusion_matrix.draw(matrix(12), names))),
+        "curves": len(canvas.png(curves.learning_curves(history(60), 33, "cell 7"))),
+        "roc": len(canvas.png(curves.roc_curve(labels, rng.random((3000, 12)), names))),
+        "sheet": len(canvas.png(contact_sheet.draw(noise, ["dog as cat 0.95"] * 24))),
     }
     assert sizes.pop("sheet") < 80_000
     assert max(sizes.values()) < 60_000, sizes
 
 
 def test_png_has_the_figures_size_and_white_paper():
-    figure = canvas.learning_curves(history(4), 2)
+    figure = curves.learning_curves(history(4), 2)
     image = open_png(canvas.png(figure))
     assert image.size == (900, 420)
     assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
 
 
-def test_characters_that_no_font_has_are_told_apart():
+def test_characters_that_no_font_has_are_escaped():
     names = ["\U000f0000", "\U000f0001", "\udcff"]
-    assert {r"\U000f0000", r"\U000f0001", r"\udcff"} <= set(texts(canvas.confusion_matrix(matrix(3), names)))
+    assert {r"\U000f0000", r"\U000f0001", r"\udcff"} <= set(texts(confusion_matrix.draw(matrix(3), names)))
 
 
 def test_characters_of_another_installed_font_are_drawn_with_it():
     assert "STIXGeneral" in {entry.name for entry in fontManager.ttflist}  # comes with matplotlib
-    figure = canvas.confusion_matrix(matrix(2), ["Ⓘ", "cat"])  # not in DejaVu Sans
+    figure = confusion_matrix.draw(matrix(2), ["Ⓘ", "cat"])  # not in DejaVu Sans
     FigureCanvasAgg(figure).draw()
     label = figure.axes[0].get_xticklabels()[0]
     assert label.get_text() == "Ⓘ"
@@ -368,7 +368,7 @@ def test_characters_of_another_installed_font_are_drawn_with_it():
 def test_threads_draw_at_once_what_one_draws_alone():
     def draw(seed: int) -> bytes:
         past = history(5 + seed)
-        return canvas.png(canvas.learning_curves(past, 2, f"cell {seed}"))
+        return canvas.png(curves.learning_curves(past, 2, f"cell {seed}"))
 
     alone = [draw(seed) for seed in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -377,7 +377,7 @@ def test_threads_draw_at_once_what_one_draws_alone():
 
 def test_import_brings_no_global_state():
     code = (
-        "import sys, pipeline.figures.canvas; "
+        "import sys; from pipeline.figures import confusion_matrix, contact_sheet, curves, heatmaps; "
         "sys.exit(bool({'matplotlib.pyplot', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0

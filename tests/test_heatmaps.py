@@ -93,7 +93,7 @@ def test_sheet_takes_any_size(shape):
     assert not any(one.overlaps(other) for one, other in itertools.combinations(written, 2))
 
 
-def test_sheet_needs_a_map_and_a_caption_a_image():
+def test_sheet_needs_a_map_and_a_caption_per_image():
     for maps, captions in ((1, 2), (2, 1)):
         with pytest.raises(ValueError, match="shorter"):
             heatmaps.sheet(np.stack([GREY, GREY]), np.ones((maps, 4, 4)), ["caption"] * captions)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import Predictions
-from pipeline.figures import canvas
+from pipeline.figures import canvas, confusion_matrix, curves
 
 PREDICTIONS = "predictions.parquet"
 _MOST_WHOLE = 200  # classes, up to which confusion_matrix.json has every cell
@@ -31,7 +31,7 @@ def classification(
     Returns:
         classification_report.txt and .json, confusion_matrix.json and .png, predictions.parquet, by name.
     """
-    figure = canvas.confusion_matrix(report.confusion, report.classes, title)
+    figure = confusion_matrix.draw(report.confusion, report.classes, title)
     return {
         "classification_report.txt": report.text.encode(errors="surrogateescape"),
         "classification_report.json": _json(report.as_json()),
@@ -85,12 +85,12 @@ def read_confusion(content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
 
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int, title: str) -> dict[str, bytes]:
     """learning_curves.png of a training's history, its best epoch marked."""
-    return {"learning_curves.png": canvas.png(canvas.learning_curves(history, best_epoch, title))}
+    return {"learning_curves.png": canvas.png(curves.learning_curves(history, best_epoch, title))}
 
 
 def roc_curve(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, bytes]:
     """roc_curve.png of (k,) labels and (k, num_classes) probabilities."""
-    return {"roc_curve.png": canvas.png(canvas.roc_curve(labels, probabilities, classes))}
+    return {"roc_curve.png": canvas.png(curves.roc_curve(labels, probabilities, classes))}
 
 
 def predictions(

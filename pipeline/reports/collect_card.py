@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.dataset.prepare import Prepared
 from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import Predictions
-from pipeline.figures import canvas, fonts
+from pipeline.figures import canvas, contact_sheet, fonts
 from pipeline.inference import report
 from pipeline.reports.card_facts import MOST_MISTAKES, Facts, Images, Mistake, Place, Victory
 from pipeline.runtime.credentials import without_password
@@ -61,7 +61,7 @@ def sheet(mistakes: Sequence[Mistake], prepared: Prepared) -> bytes:
         f"predicted {fonts.short(mistake.predicted)}\n{mistake.probability:.4f}"
         for number, mistake in enumerate(mistakes, start=1)
     ]
-    return canvas.png(canvas.contact_sheet(images, captions, columns=4, most_lines=3))
+    return canvas.png(contact_sheet.draw(images, captions, columns=4, max_lines=3))
 
 
 def _missing(prepared: Prepared | UserError, digest: str, validation: Predictions) -> str:

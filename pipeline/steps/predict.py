@@ -64,9 +64,9 @@ def _places(predict: PredictParams) -> tuple[Path, Path]:
 
 
 def _sheet(images: Sequence[np.ndarray], captions: Sequence[str]) -> bytes:
-    from pipeline.figures import canvas
+    from pipeline.figures import canvas, contact_sheet
 
-    return canvas.png(canvas.contact_sheet(np.stack(images), captions))
+    return canvas.png(contact_sheet.draw(np.stack(images), captions))
 
 
 def main() -> None:
