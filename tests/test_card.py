@@ -12,7 +12,7 @@ from pipeline.config.command_line import load
 from pipeline.evaluation import intervals, metrics
 from pipeline.pages import markdown
 from pipeline.reports import model_card
-from pipeline.reports.card_facts import Facts, Images, Mistake, Place, Registered, Victory
+from pipeline.reports.card_facts import Facts, Images, LeaderboardEntry, Mistake, Registered, WinnerComparison
 
 LIMIT = 5000
 REGISTERED = Registered("pets", "3", "r" * 32, "3.11.7", ["tensorflow==2.21.0", "keras==3.15.1"])
@@ -29,6 +29,8 @@ PARAMS = {
     "sweep.metric": "accuracy",
     "register.name": "pets",
 }
+
+METHOD = "McNemar, alpha = 0.05, Bonferroni over all pairs"
 
 
 def report(confusion: list[list[int]], classes: tuple[str, ...]) -> metrics.Report:
@@ -50,7 +52,7 @@ def facts(confusion=((15, 5), (2, 18)), classes=("cat", "dog"), **changes) -> Fa
         params=PARAMS,
         images=Images({"train": sizes, "validation": sizes, "test": sizes}, 3, (5, 2)),
         missing="",
-        place=Place("s" * 32, "0123", 1, 48, "accuracy", 0.825, ("LR_0.1", 0.8)),
+        entry=LeaderboardEntry("s" * 32, "0123", 1, 48, "accuracy", 0.825, ("LR_0.1", 0.8)),
         validation=report(confusion, classes),
         test=None,
         mistakes=[Mistake(f"{n}.jpg", classes[0], classes[-1], 0.9 - n / 100) for n in range(7)],
@@ -73,7 +75,7 @@ def rows(text: str, head: str) -> list[list[str]]:
 
 
 def test_card_of_a_sweeps_winner_says_it_all():
-    text = model_card.whole(facts(test=("t" * 32, report([[19, 1], [1, 19]], ("cat", "dog")))), REGISTERED)
+    text = model_card.render(facts(test=("t" * 32, report([[19, 1], [1, 19]], ("cat", "dog")))), REGISTERED)
     low, high = intervals.wilson(33, 40)
     assert rows(text, " | validation") == [
         ["", "validation, 40 images", "95 % interval", "test, 40 images", "95 % interval"],
@@ -96,7 +98,7 @@ def test_card_of_a_sweeps_winner_says_it_all():
     assert rows(text, " | image")[1] == ["1", "0.jpg", "cat", "dog", "0.9000"]
     for words in (
         "# pets, version 3\n",
-        "Tells apart cat, dog. Trained 2026-01-02 03:04 UTC by run LR_0.01 (" + "a" * 32,
+        "Image classifier: cat, dog. Trained 2026-01-02 03:04 UTC by run LR_0.01 (" + "a" * 32,
         "after epoch 7 of 12",
         "best epoch and the best cell of the sweep were chosen on these very images",
         "measured in run " + "t" * 32,
@@ -120,33 +122,33 @@ def test_card_of_a_sweeps_winner_says_it_all():
 
 
 def test_what_was_not_done_is_said_with_its_command():
-    text = model_card.whole(facts(place=None), REGISTERED)
+    text = model_card.render(facts(entry=None), REGISTERED)
     assert "of no sweep" in text and "Rank" not in text
     assert "the best epoch was chosen on these very images" in text
     assert f"mlflow run . -e evaluate -P evaluate.run_id={'a' * 32} -P evaluate.split=test\n" in text
     assert len(rows(text, " | validation")[0]) == 3
     nothing_cut = PARAMS | {"data.test": "0.0"}
-    given = model_card.whole(facts(params=nothing_cut), REGISTERED)
+    given = model_card.render(facts(params=nothing_cut), REGISTERED)
     assert "no test split" not in given and "evaluate.run_id" in given, "the source has one"
     sizes = {"cat": 20, "dog": 20}
     images = Images({"train": sizes, "validation": sizes, "test": {"cat": 0, "dog": 0}}, 0, (0, 0))
     for changes in ({"images": images}, {"images": None, "missing": "gone"}):
-        without = model_card.whole(facts(params=nothing_cut, **changes), REGISTERED)
+        without = model_card.render(facts(params=nothing_cut, **changes), REGISTERED)
         assert "no test split" in without and "evaluate.run_id" not in without
 
 
 def test_place_names_the_best_of_a_cell_that_is_not():
-    place = Place("s", "0123", 5, 48, "f1", 0.7, ("LR_0.1", 0.8))
+    entry = LeaderboardEntry("s", "0123", 5, 48, "f1", 0.7, ("LR_0.1", 0.8))
     assert (
         "Rank 5 of 48 cells of sweep s (study 0123), by validation f1: 0.7000. The best one, LR_0.1, has"
-        in (model_card.whole(facts(place=place), REGISTERED))
+        in (model_card.render(facts(entry=entry), REGISTERED))
     )
-    alone = model_card.whole(facts(place=replace(place, rank=1, cells=1, other=None)), REGISTERED)
+    alone = model_card.render(facts(entry=replace(entry, rank=1, cells=1, other=None)), REGISTERED)
     assert "f1: 0.7000.\n" in alone
 
 
 def test_sample_and_divergence_are_warned_of():
-    text = model_card.whole(facts(params=PARAMS | {"data.source": "sample"}, diverged=True), REGISTERED)
+    text = model_card.render(facts(params=PARAMS | {"data.source": "sample"}, diverged=True), REGISTERED)
     assert "**This training diverged**" in text
     assert "no use for photos" in text
 
@@ -173,44 +175,44 @@ def test_licence_names_the_weights_that_a_network_starts_from(given, said):
     """With the values that params.yaml takes."""
     params = {f"model.{key}": value for key, value in given.items()}
     load([f"--{key}={value}" for key, value in params.items()], ROOT / "params.yaml")
-    licence = model_card.whole(facts(params=PARAMS | params), REGISTERED).partition("## Licence")[2]
+    licence = model_card.render(facts(params=PARAMS | params), REGISTERED).partition("## Licence")[2]
     found = re.findall(r"weights that others trained: (.*)\. They have a licence of their own", licence)
     assert [name.replace("\\", "") for name in found] == [said] * bool(said)
 
 
-def victory(alike: Sequence[str], seeds: int = 0, mean: float = 0.0, spread: float | None = None) -> Facts:
-    won = Victory(alike, 47, 1600, 0.95, seeds, 3, mean, spread)
-    return facts(place=Place("s" * 32, "0123", 1, 48, "accuracy", 0.825, ("LR_0.1", 0.8), won))
+def compared(similar: Sequence[str], seeds: int = 0, mean: float = 0.0, spread: float | None = None) -> Facts:
+    won = WinnerComparison(similar, 47, 1600, METHOD, seeds, 3, mean, spread)
+    return facts(entry=LeaderboardEntry("s" * 32, "0123", 1, 48, "accuracy", 0.825, ("LR_0.1", 0.8), won))
 
 
-def test_card_names_the_cells_that_cannot_be_told_from_the_winner():
-    text = model_card.whole(victory(["LR_1", "a|b", "LR_3", "LR_4", "LR_5"]), REGISTERED)
+def test_card_names_the_cells_that_are_not_significantly_worse_than_the_winner():
+    text = model_card.render(compared(["LR_1", "a|b", "LR_3", "LR_4", "LR_5"]), REGISTERED)
     assert (
-        "**It cannot be told from 5 others** of the 47 that it was compared with on the same 1,600 "
-        "validation images (McNemar's exact test, 95 % over all pairs of cells): LR_1, a\\|b, LR_3 and 2 "
-        "more."
+        "**5 others are not significantly worse** of the 47 compared with it on the same 1,600 validation "
+        "images (McNemar, alpha = 0.05, Bonferroni over all pairs): LR_1, a\\|b, LR_3 and 2 more."
     ) in text
     assert "seeds" not in text
-    assert "cannot be told from 1 other** of" in model_card.whole(victory(["LR_1"]), REGISTERED)
-    text = model_card.whole(victory([]), REGISTERED)
+    assert "**1 other is not significantly worse** of" in model_card.render(compared(["LR_1"]), REGISTERED)
+    text = model_card.render(compared([]), REGISTERED)
     assert (
-        "It is better than every one of the 47 others on the same 1,600" in text and "told from" not in text
+        "All 47 others are significantly worse on the same 1,600 validation images (McNemar, " in text
+        and "not significantly" not in text
     )
-    assert "McNemar" not in model_card.whole(facts(), REGISTERED)
+    assert "McNemar" not in model_card.render(facts(), REGISTERED)
 
 
 def test_card_says_how_far_a_finalist_varies_with_its_seed():
-    text = model_card.whole(victory(["LR_1"], seeds=3, mean=0.81, spread=0.0123), REGISTERED)
-    assert "which chose the 3 finalists. Each was trained again with 3 fresh seeds." in text
-    assert "this one's is 0.8100 ± 0.0123 (mean and standard deviation from seed to seed)" in text
-    alone = model_card.whole(victory(["LR_1"], seeds=1, mean=0.81), REGISTERED)
-    assert "this one's is 0.8100 (mean)" in alone
+    text = model_card.render(compared(["LR_1"], seeds=3, mean=0.81, spread=0.0123), REGISTERED)
+    assert "which chose the 3 finalists. Each was retrained with 3 fresh seeds," in text
+    assert "the mean of this one is 0.8100 ± 0.0123 (mean and standard deviation from seed to seed)" in text
+    alone = model_card.render(compared(["LR_1"], seeds=1, mean=0.81), REGISTERED)
+    assert "the mean of this one is 0.8100 (mean)" in alone
 
 
 def test_no_mistake_means_no_sheet():
     known = facts(((20, 0), (0, 20)), mistakes=[])
     assert not model_card.has_sheet(known)
-    for text in (model_card.whole(known, REGISTERED), model_card.description(known, REGISTERED, LIMIT)):
+    for text in (model_card.render(known, REGISTERED), model_card.description(known, REGISTERED, LIMIT)):
         assert "no mistake on the 40 validation images" in text
         assert "Nothing on the validation split" in text
         assert "mistakes.png" not in text
@@ -219,7 +221,7 @@ def test_no_mistake_means_no_sheet():
 def test_images_that_are_gone_are_said_to_be():
     known = facts(images=None, missing="the images have changed since the training")
     assert not model_card.has_sheet(known)
-    text = model_card.whole(known, REGISTERED)
+    text = model_card.render(known, REGISTERED)
     assert text.count("the images have changed since the training") == 2
     assert "mistakes.png" not in text and "0.jpg" in text
 
@@ -231,7 +233,7 @@ def test_no_name_breaks_a_table():
     mistakes = [Mistake(f"{name}/|\n`.jpg", name, NASTY[0], 0.9) for name in NASTY]
     known = facts((np.eye(7, dtype=int) * 9 + 1).tolist(), NASTY, mistakes=mistakes)
     known = replace(known, params=PARAMS | {"data.source": "C:\\a|b`c"}, run_name="| `x`\n# y")
-    text = model_card.whole(known, REGISTERED)
+    text = model_card.render(known, REGISTERED)
     text.encode()  # what cannot be stored is written otherwise
     shown = ["a|b", "`code`", r"two\nlines", "**bold** _it_ <b>", "back\\slash|", r"\udcff", "[x](http://y)"]
     assert [row[0] for row in rows(text, "class ")[1:]] == shown
@@ -240,7 +242,7 @@ def test_no_name_breaks_a_table():
     assert [row[1] for row in rows(text, " | image")[1:]] == [f"{name}/|\\n`.jpg" for name in shown]
     assert ["`data.source`", "C:\\a|b`c"] in rows(text, "parameter")
     assert [line for line in text.split("\n") if line.startswith("#")] == [
-        "# pets, version 3", "## Scores", "## What is mixed up most often", "## Known failures",
+        "# pets, version 3", "## Scores", "## Most frequent confusions", "## Known failures",
         "## Use and limits", "## Data", "## Place in the leaderboard", "## Parameters", "## How to load it",
         "## Licence",
     ]  # fmt: skip
@@ -262,7 +264,7 @@ def test_a_hundred_classes_are_the_worst_twenty():
     sizes = {name: 100 - n for n, name in enumerate(classes)}
     images = Images({"train": sizes, "validation": sizes, "test": sizes}, 0, (0, 0))
     known = facts(confusion.tolist(), classes, images=images)
-    text = model_card.whole(known, REGISTERED)
+    text = model_card.render(known, REGISTERED)
     each, sized = rows(text, "class "), rows(text, "images of")
     assert len(each) == 21
     assert [row[0] for row in each[1:5]] == ["class_097", "class_000", "class_001", "class_002"]
@@ -278,7 +280,7 @@ def test_a_hundred_classes_are_the_worst_twenty():
 
 def test_description_leaves_out_what_is_too_long_and_says_so():
     known = facts()
-    whole = model_card.whole(known, REGISTERED)
+    whole = model_card.render(known, REGISTERED)
     where = f"The whole card is in `card/model_card.md` of run {'r' * 32}"
     assert where in model_card.description(known, REGISTERED, 100_000) and where not in whole
     assert "Left out here" not in model_card.description(known, REGISTERED, 100_000)
@@ -304,7 +306,7 @@ def test_description_keeps_its_limit_whatever_the_names_are():
         mistakes = [Mistake(long * 10, long, long, 0.5)] * 8
         known = facts(np.ones((30, 30), int).tolist(), classes, mistakes=mistakes, run_name=long)
         known = replace(
-            known, params=PARAMS | {"data.source": long * 9}, place=victory([long] * 9, 3, 0.8, 0.1).place
+            known, params=PARAMS | {"data.source": long * 9}, entry=compared([long] * 9, 3, 0.8, 0.1).entry
         )
         registered = replace(REGISTERED, name=long.replace("\udcff", "x"))  # no registry takes such a name
         text = model_card.description(known, registered, LIMIT)

@@ -129,7 +129,7 @@ def test_cluster_without_a_worker_for_a_while(project: Project, server: Server, 
     with distributed.Client(cluster.address) as client:
         (address,) = client.nthreads()
         client.retire_workers([address], close_workers=True)
-    text += read_until(process, "there is no worker; waiting 5 min")
+    text += read_until(process, "no worker is connected; waiting up to 5 min")
     kill(one)
     two = cluster.worker("two")
     text += read_until(process, "cell 1/2")

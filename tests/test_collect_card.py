@@ -92,7 +92,7 @@ def test_facts_of_a_training_by_itself(experiment, tmp_path):
     assert [m.probability for m in facts.mistakes] == pytest.approx([0.8, 0.7])
     assert facts.images.counts["validation"] == {"cat": 2, "dog": 2}
     assert facts.images.identical == (2, 1)
-    assert (facts.place, facts.test, facts.missing) == (None, None, "")
+    assert (facts.entry, facts.test, facts.missing) == (None, None, "")
     assert facts.params["data.source"] == "https://me:***@host/pets.zip"
 
 
@@ -122,12 +122,12 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
     }
     MlflowClient().create_run(experiment, tags=of | {"cell": '{"learning_rate": 9}'})  # not finished
     first, second = (
-        collect_card.facts(cells[a], "whole digest", prepared(tmp_path)).place for a in (0.75, 0.5)
+        collect_card.facts(cells[a], "whole digest", prepared(tmp_path)).entry for a in (0.75, 0.5)
     )
     assert (first.sweep_run_id, first.study, first.metric) == (sweep, "0123", "accuracy")
     assert (first.rank, first.cells, first.value, first.other) == (1, 3, 0.75, ("LR_0.5", 0.5))
     assert (second.rank, second.cells, second.value, second.other) == (2, 3, 0.5, ("LR_0.75", 0.75))
-    assert first.victory is None, "nobody has compared them"
+    assert first.comparison is None, "nobody has compared them"
     # trained again: by the mean over fresh seeds, the second is the best
     client = MlflowClient()
     rule = {"metric": "accuracy", "finalists": 2, "repeats": 2, "seed": 42}
@@ -138,14 +138,18 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
             tags = of | {"step": "finalist", "finalist": json.dumps({"learning_rate": rate, "seed": seed})}
             record(experiment, tags, REPORT, report_accuracy=accuracy)
     winner, other = (
-        collect_card.facts(cells[a], "whole digest", prepared(tmp_path)).place for a in (0.5, 0.75)
+        collect_card.facts(cells[a], "whole digest", prepared(tmp_path)).entry for a in (0.5, 0.75)
     )
-    assert (winner.rank, other.rank, other.victory) == (1, 2, None)
+    assert (winner.rank, other.rank, other.comparison) == (1, 2, None)
     assert winner.by_mean and (winner.value, winner.other) == (pytest.approx(0.6), ("LR_0.75", 0.5))
-    victory = winner.victory
-    assert (victory.alike, victory.compared, victory.images) == (["LR_0.75", "LR_0.25"], 2, 4)
-    assert (victory.seeds, victory.finalists) == (2, 2)
-    assert (victory.mean, victory.spread) == pytest.approx((0.6, statistics.stdev([0.5, 0.7])))
+    comparison = winner.comparison
+    assert (comparison.not_significantly_worse, comparison.compared, comparison.images) == (
+        ["LR_0.75", "LR_0.25"],
+        2,
+        4,
+    )
+    assert (comparison.seeds, comparison.finalists) == (2, 2)
+    assert (comparison.mean, comparison.spread) == pytest.approx((0.6, statistics.stdev([0.5, 0.7])))
     MlflowClient().delete_run(cells[0.25])
     with pytest.raises(UserError, match=f"run {cells[0.25]} is a cell that is not finished, or was deleted"):
         collect_card.facts(cells[0.25], "whole digest", prepared(tmp_path))

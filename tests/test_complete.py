@@ -60,7 +60,7 @@ def test_cell_whose_run_is_deleted_begins_anew(project: Project):
     client.delete_run(training.info.run_id)
     text = process.stdout.read()
     assert process.wait() == 0, text
-    assert f"its run {training.info.run_id} was deleted; it begins anew" in text
+    assert f"its run {training.info.run_id} was deleted; training restarts in a new run" in text
     runs = cell_runs(project)
     assert len(runs) == 2 and training.info.run_id not in {run.info.run_id for run in runs.values()}
     assert all(steps(project, run) == list(range(1, 121)) for run in runs.values())
@@ -97,11 +97,11 @@ def test_sweep_stopped_amid_its_finalists_has_a_report(project: Project):
     grid = '--sweep.grid={"bias_initializer":[0.0,0.01]}'
     arguments = (*TINY, grid, "--sweep.finalists=2", "--sweep.repeats=1", "--train.epochs=40")
     process = project.start("sweep", *arguments)
-    text = read_until(process, "are trained again")
+    text = read_until(process, "retraining the best 2 cells with seeds")
     os.killpg(process.pid, signal.SIGINT)
     text += process.stdout.read()
     assert process.wait() == 130, text
-    assert "Traceback" not in text and "0 of 2 repeats of the finalists are done" in text
+    assert "Traceback" not in text and "0 of 2 repeats of the finalists finished" in text
     parent = sweep_run(project)
     assert parent.data.tags["complete"] == "false" and "test/accuracy" not in parent.data.metrics
     page = artifact(parent, "report.html")

@@ -66,7 +66,7 @@ def test_out_of_memory_in_one_cell(project):
     # with room enough, the same command tries just that one
     result = project.run("sweep", *arguments[:-1])
     assert result.returncode == 0, result.stderr
-    assert "2 cells, 1 done, 1 to train, 1 of them begun" in result.stdout
+    assert "2 cells, 1 done, 1 to train, 1 resumed from a checkpoint" in result.stdout
     after = cell_runs(project)
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     assert after["batch_size_8"].info.end_time == runs["batch_size_8"].info.end_time

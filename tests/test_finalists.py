@@ -257,7 +257,7 @@ def right_but(*wrong: slice) -> np.ndarray:
     return right
 
 
-def test_verdict_names_those_that_cannot_be_told_from_the_winner(experiment):
+def test_verdict_names_those_that_are_not_significantly_worse(experiment):
     forward, backward = np.arange(PICTURES), np.arange(PICTURES)[::-1]
     # the winner has 40 wrong; a close one 50, of which 30 are the same; a far one 100; a hopeless one 200
     ranking = [
@@ -268,29 +268,30 @@ def test_verdict_names_those_that_cannot_be_told_from_the_winner(experiment):
     ]
     found = verdict.of(as_ranked(ranking))
     p_value = significance.mcnemar(20, 10)
-    assert found["indistinguishable"] == [
+    assert found["not_significantly_worse"] == [
         {
             "run_id": ranking[1].run_id, "name": "dropout_0.2", "p_value": p_value,
             "corrected_p_value": pytest.approx(6 * p_value), "only_winner_right": 20, "only_other_right": 10,
         }
     ]  # fmt: skip
     assert found["winner"] == {"run_id": ranking[0].run_id, "name": "dropout_0.1"}
-    assert (found["compared"], found["images"], found["level"]) == (3, PICTURES, 0.95)
+    assert (found["compared"], found["images"], found["alpha"]) == (3, PICTURES, 0.05)
     assert (found["metric"], found["finalists"], found["ranked_by_mean"]) == ("accuracy", [], False)
     low, high = intervals.wilson(360, PICTURES)
     assert verdict.lines(found) == [
-        f"accuracy of the best: 0.9000 (95 % interval {low:.3f} to {high:.3f})",
-        "1 other cannot be told from it on these 400 images (McNemar, 95 %): dropout_0.2",
+        f"accuracy of the best: 0.9000 on 400 validation images (95 % interval {low:.3f} to {high:.3f})",
+        "1 other is not significantly worse (McNemar, alpha = 0.05, Bonferroni over all pairs): dropout_0.2",
     ]
     assert json.loads(verdict.as_json(found))["interval"] == [low, high]
 
     alone = verdict.of(as_ranked([ranking[0], ranking[2]]))
-    assert alone["indistinguishable"] == []
-    assert verdict.lines(alone)[1] == "it is better than every other cell on these 400 images (McNemar, 95 %)"
+    assert alone["not_significantly_worse"] == []
+    said = "every other cell is significantly worse (McNemar, alpha = 0.05, Bonferroni over all pairs)"
+    assert verdict.lines(alone)[1] == said
     # by another metric: the second is right more often, so the first is not better
     other = verdict.of(as_ranked([ranking[2], ranking[0]], "f1"))
-    assert [entry["run_id"] for entry in other["indistinguishable"]] == [ranking[0].run_id]
-    assert other["indistinguishable"][0]["p_value"] < 0.001
+    assert [entry["run_id"] for entry in other["not_significantly_worse"]] == [ranking[0].run_id]
+    assert other["not_significantly_worse"][0]["p_value"] < 0.001
 
 
 def test_verdict_goes_by_the_metric_that_ranks(experiment):
@@ -303,10 +304,10 @@ def test_verdict_goes_by_the_metric_that_ranks(experiment):
     for run, score in zip(ranking, (0.9, 0.89, 0.6), strict=True):
         run.trial.scores["macro_f1"] = score
     found = verdict.of(as_ranked(ranking, "macro_f1"))
-    assert [entry["run_id"] for entry in found["indistinguishable"]] == [ranking[1].run_id]
-    assert (found["test"], found["metric"], found["compared"]) == ("bootstrap", "macro_f1", 2)
-    said = "by macro_f1 on these 400 images (bootstrap, 95 %): dropout_0.2"
-    assert verdict.lines(found)[1].endswith(said)
+    assert [entry["run_id"] for entry in found["not_significantly_worse"]] == [ranking[1].run_id]
+    assert (found["metric"], found["compared"]) == ("macro_f1", 2)
+    method = "paired bootstrap of macro_f1, alpha = 0.05, Bonferroni over all pairs"
+    assert verdict.lines(found)[1] == f"1 other is not significantly worse ({method}): dropout_0.2"
 
 
 def test_cell_whose_answers_are_gone_or_of_other_names_is_not_compared(experiment):
@@ -317,7 +318,7 @@ def test_cell_whose_answers_are_gone_or_of_other_names_is_not_compared(experimen
         answered(experiment, 0.3, right_but(slice(10, 60)), order, names=[f"new/{name}" for name in NAMES]),
     ]
     found = verdict.of(as_ranked(ranking))
-    assert (found["compared"], found["indistinguishable"]) == (0, [])
+    assert (found["compared"], found["not_significantly_worse"]) == (0, [])
     assert len(verdict.lines(found)) == 1
     assert verdict.of(as_ranked(ranking[:1]))["compared"] == 0
 
@@ -378,7 +379,7 @@ def test_finalists_are_trained_again_once(project, monkeypatch, capsys):
         threading.Thread(target=stop_when, args=[lambda: len(repeats_of(project)) > 2], daemon=True).start()
         with pytest.raises(Interrupted):
             sweep.run(more)
-        assert "of 4 repeats of the finalists are done" in capsys.readouterr().out
+        assert "of 4 repeats of the finalists finished" in capsys.readouterr().out
         sweep.run(load([*TINY, "--sweep.repeats=2", "--sweep.dry_run=true"]))
         assert "4 repeats, " in capsys.readouterr().out
         sweep.run(more)

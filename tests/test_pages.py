@@ -28,6 +28,7 @@ from pipeline.pages.thumbnails import jpeg
 
 NASTY = "</script><b>\udcff|ü"
 SERVER = "http://127.0.0.1:5000"
+METHOD = "McNemar, alpha = 0.05, Bonferroni over all pairs"
 FAULTS = Path(__file__).with_name("faults.js")
 
 
@@ -100,7 +101,7 @@ def ranked_by_loss() -> Findings:
 def with_finalists() -> Findings:
     """Findings of a sweep that was stopped when one of its two finalists had been trained once more."""
     best, second, *_ = cells = grid(6)
-    told = {"winner": {"run_id": best.run_id}, "indistinguishable": [], "images": 100}
+    told = {"winner": {"run_id": best.run_id}, "not_significantly_worse": [], "images": 100, "method": METHOD}
     known = {"mean": 0.8, "spread": None, "scores": [0.8], "seeds": [43], "interval": [0.7, 0.9]}
     unknown = {"mean": None, "spread": None, "scores": [], "seeds": [], "interval": None}
     finalists = [
@@ -184,10 +185,15 @@ def test_minimised_metric_is_best_where_it_is_lowest():
 
 def test_verdict_takes_the_comparison_where_there_is_one():
     told = findings(grid(3))
-    compared = {"winner": {"run_id": told.cells[0].run_id}, "indistinguishable": [{}], "finalists": []}
-    assert verdict(replace(told, verdict=compared)).endswith("; 1 other cannot be told from it.")
-    compared["indistinguishable"] = []
-    assert verdict(replace(told, verdict=compared)).endswith("; all others are worse by more than chance.")
+    compared = {"winner": {"run_id": told.cells[0].run_id}, "not_significantly_worse": [{}], "finalists": []}
+    compared["method"] = METHOD
+    assert verdict(replace(told, verdict=compared)).endswith(
+        f"; 1 other is not significantly worse ({METHOD})."
+    )
+    compared["not_significantly_worse"] = []
+    assert verdict(replace(told, verdict=compared)).endswith(
+        f"; all others are significantly worse ({METHOD})."
+    )
     compared["winner"] = {"run_id": "of a grid that was smaller then"}
     assert "within that interval" in verdict(replace(told, verdict=compared))
 

@@ -55,7 +55,7 @@ def client(store: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> MlflowClient
 
 
 def started(client: MlflowClient, params: Params, digest: str, asked: Params | None = None) -> Sweep:
-    """The run of a sweep that was started with these parameters, as `session.opened` makes it."""
+    """The run of a sweep that was started with these parameters, as `session.open_sweep` makes it."""
     name = identity.study_name(asked or params, digest)
     tags = {"step": "sweep", "study": name, "format": sweep_runs.FORMAT, sweep_runs.DATA: digest}
     tags |= identity.tags(asked or params, None) | Rule.of(params).tags

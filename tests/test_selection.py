@@ -95,7 +95,7 @@ def sweep(
 def test_newest_sweep_that_is_unfinished_stops_the_command(client, tmp_path, status):
     """Also where an older one is complete, and ended later."""
     _, older = sweep(client, tmp_path, "FINISHED", True, a=0.9)
-    assert selection.choose(None, "register.run_id", "sweep") == older["a"]
+    assert selection.select(None, "register.run_id", "sweep") == older["a"]
     newest, cells = sweep(client, tmp_path, status, False, a=0.5, b=0.6)
     for key, steps in (
         ("register.run_id", ["sweep"]),
@@ -103,42 +103,42 @@ def test_newest_sweep_that_is_unfinished_stops_the_command(client, tmp_path, sta
         ("explain.run_id", ["train", "sweep"]),
     ):
         with pytest.raises(UserError) as error:
-            selection.choose(None, key, *steps)
+            selection.select(None, key, *steps)
         for words in (newest, "2 of 4 cells finished", f"set {key}={newest}", "rerun the same sweep"):
             assert words in str(error.value)
         assert ("running" in str(error.value)) == (status == "RUNNING")
     (model,) = client.get_run(cells["b"]).outputs.model_outputs
     with pytest.raises(UserError, match=f"set export.model=models:/{model.model_id} to take its best"):
-        selection.choose(None, "export.model", "sweep")
+        selection.select(None, "export.model", "sweep")
     assert metric_histories.sweep_run(None).info.run_id == newest
 
 
 def test_unfinished_sweep_that_is_named_gives_its_best_finished_cell(client, tmp_path, capsys):
     newest, cells = sweep(client, tmp_path, "KILLED", False, a=0.5, b=0.6)
-    assert selection.choose(newest, "register.run_id", "sweep") == cells["b"]
+    assert selection.select(newest, "register.run_id", "sweep") == cells["b"]
     assert f"the sweep {newest} is unfinished (2 of 4 cells finished)" in capsys.readouterr().err
     resumed = begin(client, step="resume", resumes=newest)  # what `mlflow run` made for a resumed sweep
-    assert selection.choose(resumed, "register.run_id", "sweep") == cells["b"]
-    place = collect_card._place(cells["b"])
-    assert (place.rank, place.settled) == (1, False)
+    assert selection.select(resumed, "register.run_id", "sweep") == cells["b"]
+    entry = collect_card._entry(cells["b"])
+    assert (entry.rank, entry.sweep_ended) == (1, False)
 
 
-def test_sweep_with_failed_cells_is_settled(client, tmp_path, capsys):
+def test_sweep_with_failed_cells_has_ended(client, tmp_path, capsys):
     """Its status is FAILED, since its command fails; its winner is taken all the same."""
     _, cells = sweep(client, tmp_path, "FAILED", True, a=0.5, b=0.6, c=None)
-    assert selection.choose(None, "register.run_id", "sweep") == cells["b"]
+    assert selection.select(None, "register.run_id", "sweep") == cells["b"]
     assert "1 cell of the sweep" in capsys.readouterr().err
-    place = collect_card._place(cells["a"])
-    assert (place.rank, place.cells, place.settled, place.failed) == (2, 2, True, 1)
+    entry = collect_card._entry(cells["a"])
+    assert (entry.rank, entry.cells, entry.sweep_ended, entry.failed) == (2, 2, True, 1)
 
 
 def test_winner_and_place_follow_the_metric_that_ranks_now(client, tmp_path):
     """The cells' own parameters have the metric of the first start."""
     _, cells = sweep(client, tmp_path, "FINISHED", True, metric="loss", a=0.5, b=0.6)
-    assert selection.choose(None, "register.run_id", "sweep") == cells["a"]
-    place = collect_card._place(cells["b"])
-    assert (place.rank, place.metric, place.value, place.other) == (2, "loss", 0.6, ("LR_1", 0.5))
-    assert model_card._ranked_by(place) == "loss (lower is better)"
+    assert selection.select(None, "register.run_id", "sweep") == cells["a"]
+    entry = collect_card._entry(cells["b"])
+    assert (entry.rank, entry.metric, entry.value, entry.other) == (2, "loss", 0.6, ("LR_1", 0.5))
+    assert model_card._ranked_by(entry) == "loss (lower is better)"
 
 
 def test_every_command_takes_the_newest_sweep(client, tmp_path):
@@ -170,37 +170,37 @@ def test_every_command_takes_the_newest_sweep(client, tmp_path):
 def test_sweep_without_a_finished_cell(client, tmp_path):
     run_id, _ = sweep(client, tmp_path, "FAILED", True, a=None)
     with pytest.raises(UserError, match=f"the sweep {run_id} has no finished cell"):
-        selection.choose(None, "register.run_id", "sweep")
+        selection.select(None, "register.run_id", "sweep")
     newest, _ = sweep(client, tmp_path, "RUNNING", False)
     with pytest.raises(UserError, match=f"run {newest}, is running.*name another run with register.run_id"):
-        selection.choose(None, "register.run_id", "sweep")
+        selection.select(None, "register.run_id", "sweep")
 
 
 def test_newest_of_trainings_and_sweeps_is_the_one_started_last(client, tmp_path):
-    assert selection.choose(None, "evaluate.run_id", "train", "sweep") is None
+    assert selection.select(None, "evaluate.run_id", "train", "sweep") is None
     training = begin(client, step="train")
     _, cells = sweep(client, tmp_path, "FINISHED", True, a=0.5)
     finish(client, training, tmp_path, accuracy=0.5)  # ended last, but started first
-    assert selection.choose(None, "evaluate.run_id", "train", "sweep") == cells["a"]
+    assert selection.select(None, "evaluate.run_id", "train", "sweep") == cells["a"]
     newer = begin(client, step="train")
     with pytest.raises(UserError, match=f"training, run {newer}, is not finished .*set evaluate.run_id"):
-        selection.choose(None, "evaluate.run_id", "train", "sweep")
+        selection.select(None, "evaluate.run_id", "train", "sweep")
     finish(client, newer, tmp_path, accuracy=0.5)
-    assert selection.choose(None, "evaluate.run_id", "train", "sweep") == newer
-    assert selection.choose(None, "register.run_id", "sweep") == cells["a"]
+    assert selection.select(None, "evaluate.run_id", "train", "sweep") == newer
+    assert selection.select(None, "register.run_id", "sweep") == cells["a"]
     client.delete_run(newer)
-    assert selection.choose(None, "evaluate.run_id", "train", "sweep") == cells["a"]
+    assert selection.select(None, "evaluate.run_id", "train", "sweep") == cells["a"]
 
 
 def test_run_that_is_no_training_is_refused(client, tmp_path):
     with pytest.raises(UserError, match="no run 'abc'"):
-        selection.choose("abc", "register.run_id", "sweep")
+        selection.select("abc", "register.run_id", "sweep")
     for step, words in (("evaluate", "has no model"), ("prepare", "has no model"), ("train", "not finished")):
         with pytest.raises(UserError, match=f"^register.run_id: run .* {words}.*allowed: a finished run of"):
-            selection.choose(begin(client, step=step), "register.run_id", "sweep")
+            selection.select(begin(client, step=step), "register.run_id", "sweep")
     deleted = begin(client, step="train")
     finish(client, deleted, tmp_path, accuracy=0.5)
-    assert selection.choose(deleted, "register.run_id", "sweep") == deleted
+    assert selection.select(deleted, "register.run_id", "sweep") == deleted
     client.delete_run(deleted)
     with pytest.raises(UserError, match=f"register.run_id: run {deleted} was deleted"):
-        selection.choose(deleted, "register.run_id", "sweep")
+        selection.select(deleted, "register.run_id", "sweep")

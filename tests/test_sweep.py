@@ -262,7 +262,7 @@ def test_finished_cells_outside_the_space_are_not_entered(storage):
 def test_cell_gone_on_with_has_a_trial_where_the_space_has_it(storage):
     study = opened(read('--sweep.grid={"dropout":[0.1,0.2]}'), storage)
     inside, outside = Cell({"dropout": 0.2}), Cell({"dropout": 0.2, "momentum": 0.5})
-    assert [study.take(inside), study.take(outside)] == [inside, outside]
+    assert [study.enqueue(inside), study.enqueue(outside)] == [inside, outside]
     study.report(outside, 1, 0.5)
     assert not study.prunes(outside)
     for cell in (inside, outside):
@@ -506,12 +506,12 @@ def test_epochs_are_those_of_the_cell():
     assert tuned.epochs_of({"fine_tune_epochs": 3, "epochs": 1}) == 4
 
 
-def test_sampler_that_has_no_more_cells_leaves_none_unsettled():
+def test_sampler_that_has_no_more_cells_leaves_none_pending():
     params = read(GRID, "--sweep.sampler=random", "--sweep.n_trials=7")
-    assert plan.of(params, [DONE]).unsettled == 6
-    assert plan.of(params, [DONE], exhausted=True).unsettled == 0
-    assert plan.of(params, [DONE, FAILED], exhausted=True).unsettled == 0
-    assert plan.of(params, [DONE, BROKEN_OFF], exhausted=True).unsettled == 1
+    assert plan.of(params, [DONE]).pending == 6
+    assert plan.of(params, [DONE], exhausted=True).pending == 0
+    assert plan.of(params, [DONE, FAILED], exhausted=True).pending == 0
+    assert plan.of(params, [DONE, BROKEN_OFF], exhausted=True).pending == 1
 
 
 # The lock
@@ -519,7 +519,7 @@ def test_sampler_that_has_no_more_cells_leaves_none_unsettled():
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.sweep import lock
+from pipeline.execution import lock
 with lock.held("study", Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

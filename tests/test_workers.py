@@ -165,7 +165,7 @@ def test_stopped_once_at_the_end_of_the_epoch(project, workers, number):
     os.killpg(process.pid, number)  # as a terminal does it: the workers get it too
     text = process.stdout.read()
     assert process.wait() == 130, text
-    assert "the same command goes on" in text
+    assert "stopped; rerun the same command to resume" in text
     assert "Traceback" not in text
     runs = cell_runs(project)
     begun = {name: run for name, run in runs.items() if run.data.params}
@@ -175,7 +175,7 @@ def test_stopped_once_at_the_end_of_the_epoch(project, workers, number):
         assert steps(project, run) == list(range(1, len(steps(project, run)) + 1))
         assert (project.path / "data" / "checkpoints" / f"{run.info.run_id}.npz").exists()
     planned = project.run("sweep", *arguments, "--sweep.dry_run=true")
-    assert f"{next(iter(begun))}: begun" in planned.stdout
+    assert f"{next(iter(begun))}: to resume" in planned.stdout
 
 
 def test_stopped_twice_at_once(project):
@@ -188,7 +188,7 @@ def test_stopped_twice_at_once(project):
     process.send_signal(signal.SIGINT)
     text = process.stdout.read()
     assert process.wait() == 130
-    assert "stopped at once; the same command goes on" in text
+    assert "aborted; rerun the same command to resume from the last checkpoints" in text
     assert "Traceback" not in text
     assert {run.info.status for run in cell_runs(project).values()} <= {"KILLED"}
     assert sweep_run(project).info.status == "KILLED"

@@ -62,10 +62,11 @@ def _others(found: Findings, interval: tuple[float, float] | None) -> str:
     if len(found.cells) == 1:
         return ""
     if found.verdict is not None and found.verdict["winner"]["run_id"] == found.cells[0].run_id:
-        others = len(found.verdict["indistinguishable"])
+        others, method = len(found.verdict["not_significantly_worse"]), found.verdict["method"]
         if not others:
-            return "; all others are worse by more than chance"
-        return f"; {others} other{'s' * (others != 1)} cannot be told from it"
+            return f"; all others are significantly worse ({method})"
+        verb = "other is" if others == 1 else "others are"
+        return f"; {others} {verb} not significantly worse ({method})"
     if interval is None:
         return ""
     others = sum(cell.scores[found.metric] >= interval[0] for cell in found.cells[1:])

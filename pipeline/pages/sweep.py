@@ -161,7 +161,7 @@ def _number(value: float | None) -> str:
 
 
 def _alike(found: Findings) -> list[list[Any]]:
-    """The cells that cannot be told from the winner."""
+    """The cells that are not significantly worse than the winner."""
     return [
         [
             told["name"],
@@ -171,7 +171,7 @@ def _alike(found: Findings) -> list[list[Any]]:
             told["only_other_right"],
             _run(found, told["run_id"], told["name"]),
         ]
-        for told in (found.verdict or {}).get("indistinguishable", [])
+        for told in (found.verdict or {}).get("not_significantly_worse", [])
     ]
 
 

@@ -24,24 +24,24 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Victory:
+class WinnerComparison:
     """How sure it is that a sweep's winner is the best of its cells.
 
     Attributes:
-        alike: The names of the cells that cannot be told from it.
+        not_significantly_worse: Names of the cells that are not significantly worse.
         compared: With how many others it was compared.
         images: Of the validation split, on which it was.
-        level: Of the comparison, 0 to 1.
+        method: The paired test, its level and its correction.
         seeds: With how many fresh seeds it was trained again; 0 where no mean over these ranks it.
         finalists: How many cells were trained with so many; their means ranked them.
         mean: Of the metric over the fresh seeds.
         spread: Its standard deviation from seed to seed; None of fewer than two.
     """
 
-    alike: Sequence[str]
+    not_significantly_worse: Sequence[str]
     compared: int
     images: int
-    level: float
+    method: str
     seeds: int
     finalists: int
     mean: float
@@ -49,7 +49,7 @@ class Victory:
 
 
 @dataclass(frozen=True)
-class Place:
+class LeaderboardEntry:
     """Where a cell stands in its sweep's leaderboard.
 
     Attributes:
@@ -61,8 +61,8 @@ class Place:
         value: The cell's: a finalist's mean over fresh seeds where means rank them, else its own.
         other: The name and value of the next cell where this one is the best, else of the best; None where
             there is no other.
-        victory: Where it is the winner that the sweep has named, and was compared with others.
-        settled: Whether the sweep had ended when the card was made, with every cell finished or failed.
+        comparison: Where it is the winner that the sweep has named, and was compared with others.
+        sweep_ended: Whether the sweep had ended when the card was made, with every cell finished or failed.
         failed: How many cells failed.
         by_mean: Whether means over fresh seeds rank the finalists.
     """
@@ -74,8 +74,8 @@ class Place:
     metric: str
     value: float
     other: tuple[str, float] | None
-    victory: Victory | None = None
-    settled: bool = True
+    comparison: WinnerComparison | None = None
+    sweep_ended: bool = True
     failed: int = 0
     by_mean: bool = False
 
@@ -105,7 +105,7 @@ class Facts:
         params: All of the run's, dotted.
         images: None where they are not to be had any more.
         missing: Why they are not; else empty.
-        place: None where it is no cell of a sweep.
+        entry: None where it is no cell of a sweep.
         validation: Its report.
         test: The run that measured it on the test split, and its report there; None where none did.
         mistakes: On the validation split, the surest first, at most `MOST_MISTAKES`.
@@ -121,7 +121,7 @@ class Facts:
     params: Mapping[str, str]
     images: Images | None
     missing: str
-    place: Place | None
+    entry: LeaderboardEntry | None
     validation: Report
     test: tuple[str, Report] | None
     mistakes: Sequence[Mistake]
@@ -129,7 +129,7 @@ class Facts:
     @property
     def metric(self) -> str:
         """What ranked the training: its sweep's metric as it ranks now; of one by itself, `sweep.metric`."""
-        return self.place.metric if self.place else self.params["sweep.metric"]
+        return self.entry.metric if self.entry else self.params["sweep.metric"]
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,20 @@ from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import Predictions
 from pipeline.figures import canvas, contact_sheet, fonts
 from pipeline.inference import report
-from pipeline.reports.card_facts import MOST_MISTAKES, Facts, Images, Mistake, Place, Victory
+from pipeline.reports.card_facts import (
+    MOST_MISTAKES,
+    Facts,
+    Images,
+    LeaderboardEntry,
+    Mistake,
+    WinnerComparison,
+)
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
 from pipeline.sweep import ranking, verdict
 from pipeline.sweep.cells import Cell
-from pipeline.sweep.selection import is_settled
+from pipeline.sweep.selection import has_ended
 from pipeline.tracking import artifacts, runs, sweep_runs
 
 
@@ -45,7 +52,7 @@ def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
         params=params | {"data.source": without_password(params["data.source"])},
         images=None if missing else _known(prepared),
         missing=missing,
-        place=_place(run_id),
+        entry=_entry(run_id),
         validation=_report(run_id, "report"),
         test=_test(run_id),
         mistakes=_mistakes(validation),
@@ -87,7 +94,7 @@ def _known(prepared: Prepared) -> Images:
     )
 
 
-def _place(run_id: str) -> Place | None:
+def _entry(run_id: str) -> LeaderboardEntry | None:
     """Where a cell stands among the cells of its sweep that are finished by now."""
     sweep = sweep_runs.sweep_of(run_id)
     if sweep is None:
@@ -100,7 +107,7 @@ def _place(run_id: str) -> Place | None:
     # of the best cell, the next one tells by how little it won
     others = ranked.cells[1:2] if rank == 1 else ranked.cells[:1]
     other = [(Cell(cell.values).name, ranked.value(cell)) for cell in others]
-    return Place(
+    return LeaderboardEntry(
         sweep_run_id=sweep.run_id,
         study=sweep.study,
         rank=rank,
@@ -108,22 +115,22 @@ def _place(run_id: str) -> Place | None:
         metric=metric,
         value=ranked.value(ranked.cells[rank - 1]),
         other=other[0] if other else None,
-        victory=_victory(said) if said and said["winner"]["run_id"] == run_id else None,
-        settled=is_settled(sweep),
+        comparison=_comparison(said) if said and said["winner"]["run_id"] == run_id else None,
+        sweep_ended=has_ended(sweep),
         failed=len(ranked.failed),
         by_mean=ranked.by_mean,
     )
 
 
-def _victory(said: Mapping[str, Any]) -> Victory | None:
+def _comparison(said: Mapping[str, Any]) -> WinnerComparison | None:
     """What a sweep's verdict says of its winner; None where it was compared with no other."""
     of_winner = [one for one in said["finalists"] if one["run_id"] == said["winner"]["run_id"]]
     seeds = of_winner[0] if said["ranked_by_mean"] else {"seeds": [], "mean": 0.0, "spread": None}
-    return Victory(
-        alike=[entry["name"] for entry in said["indistinguishable"]],
+    return WinnerComparison(
+        not_significantly_worse=[entry["name"] for entry in said["not_significantly_worse"]],
         compared=said["compared"],
         images=said["images"],
-        level=said["level"],
+        method=said["method"],
         seeds=len(seeds["seeds"]),
         finalists=len(said["finalists"]),
         mean=seeds["mean"],

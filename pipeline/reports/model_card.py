@@ -15,14 +15,14 @@ from pipeline.evaluation.metrics import Report
 from pipeline.evaluation.objective import Objective
 from pipeline.pages import markdown
 from pipeline.pages.markdown import escape
-from pipeline.reports.card_facts import Facts, Place, Registered
+from pipeline.reports.card_facts import Facts, LeaderboardEntry, Registered
 from pipeline.runtime.console import counted, few
 from pipeline.sources import split_names
 
 FOLDER, CARD, SHEET = "card", "model_card.md", "mistakes.png"  # among a run's artifacts
 _MOST_PAIRS = 3  # of classes that are mixed up
 _MOST_CLASSES = 20  # that tables have a row for; of more, those that matter most
-_MOST_ALIKE = 3  # cells that the winner cannot be told from
+_MOST_SIMILAR = 3  # cells named that are not significantly worse than the winner
 _PARAMETERS = ("seed", "data", "model", "train")  # sections of params.yaml that a training depends on
 # Of a description that is too long, in this order; what is never left out has a bounded length.
 _LEFT_OUT_FIRST = (
@@ -30,7 +30,7 @@ _LEFT_OUT_FIRST = (
     "parameters",
     "licence",
     "known failures",
-    "what is mixed up",
+    "most frequent confusions",
     "data",
     "leaderboard",
     "use and limits",
@@ -39,7 +39,7 @@ _LEFT_OUT_FIRST = (
 )
 
 
-def whole(facts: Facts, registered: Registered) -> str:
+def render(facts: Facts, registered: Registered) -> str:
     """The card in full length; of many classes, tables have those that matter most."""
     return _joined(_sections(facts, registered).values())
 
@@ -69,7 +69,7 @@ def _sections(facts: Facts, registered: Registered) -> dict[str, str]:
         "title": _title(facts, registered),
         "scores": _scores(facts),
         "scores of each class": _scores_of_each_class(facts.validation),
-        "what is mixed up": _mixed_up(facts.validation),
+        "most frequent confusions": _mixed_up(facts.validation),
         "known failures": _known_failures(facts),
         "use and limits": _use_and_limits(facts),
         "data": _data(facts),
@@ -91,14 +91,14 @@ def _title(facts: Facts, registered: Registered) -> str:
     )
     return (
         f"# {escape(registered.name, 256)}, version {registered.version}\n\n"
-        f"Tells apart {_few(facts.validation.classes)}. Trained {facts.trained} by run "
+        f"Image classifier: {_few(facts.validation.classes)}. Trained {facts.trained} by run "
         f"{escape(facts.run_name, 80)} ({facts.run_id}), as it was after epoch {facts.best_epoch} of "
         f"{facts.epochs}, its best." + warning * facts.diverged
     )
 
 
 def _where(facts: Facts, registered: Registered, left_out: Sequence[str]) -> str:
-    sheet = f", the images of the surest mistakes in `{FOLDER}/{SHEET}`" if has_sheet(facts) else ""
+    sheet = f", the images of the most confident errors in `{FOLDER}/{SHEET}`" if has_sheet(facts) else ""
     missing = f" Left out here: {', '.join(left_out)}." if left_out else ""
     return f"The whole card is in `{FOLDER}/{CARD}` of run {registered.run_id}{sheet}.{missing}"
 
@@ -123,7 +123,7 @@ def _scores(facts: Facts) -> str:
             low, high = ranges[split][key]
             row += [f"{getattr(report, key):.4f}", f"{low:.3f} to {high:.3f}"]
         rows.append(row)
-    chosen = "epoch and the best cell of the sweep were" if facts.place else "epoch was"
+    chosen = "epoch and the best cell of the sweep were" if facts.entry else "epoch was"
     parts = [
         "## Scores",
         markdown.table(heads, rows),
@@ -185,7 +185,7 @@ def _mixed_up(report: Report) -> str:
         for row, column in zip(*np.unravel_index(most, errors.shape), strict=True)
         if errors[row, column]
     ]
-    return "\n".join(["## What is mixed up most often", "", *(lines or ["Nothing on the validation split."])])
+    return "\n".join(["## Most frequent confusions", "", *(lines or ["Nothing on the validation split."])])
 
 
 def _known_failures(facts: Facts) -> str:
@@ -206,7 +206,7 @@ def _known_failures(facts: Facts) -> str:
     ]
     parts = [
         "## Known failures",
-        f"{wrong:,} of the {n:,} validation images are predicted wrong; the surest of these mistakes:",
+        f"{wrong:,} of the {n:,} validation images are predicted wrong; the most confident errors:",
         markdown.table(["", "image", "label", "predicted", "probability"], rows),
         f"`{FOLDER}/{SHEET}` shows them, numbered as here."
         if has_sheet(facts)
@@ -270,58 +270,58 @@ def _sizes(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _leaderboard(facts: Facts) -> str:
-    place = facts.place
-    if place is None:
+    entry = facts.entry
+    if entry is None:
         return "## Place in the leaderboard\n\nNone: it is a cell of no sweep."
     text = (
-        f"Rank {place.rank:,} of {place.cells:,} cells of sweep {place.sweep_run_id} (study {place.study}), "
-        f"by validation {_ranked_by(place)}: {place.value:.4f}."
+        f"Rank {entry.rank:,} of {entry.cells:,} cells of sweep {entry.sweep_run_id} (study {entry.study}), "
+        f"by validation {_ranked_by(entry)}: {entry.value:.4f}."
     )
-    if place.other:
-        name, value = place.other
-        which = "The next one" if place.rank == 1 else "The best one"
+    if entry.other:
+        name, value = entry.other
+        which = "The next one" if entry.rank == 1 else "The best one"
         text += f" {which}, {escape(name, 120)}, has {value:.4f}."
-    if not place.settled:
+    if not entry.sweep_ended:
         text += " **The sweep was unfinished when this was written**: it is the place among the cells so far."
-    if place.failed:
-        text += f" {counted(place.failed, 'cell')} failed."
-    parts = ["## Place in the leaderboard", text, *(_victory(place) if place.victory else [])]
+    if entry.failed:
+        text += f" {counted(entry.failed, 'cell')} failed."
+    parts = ["## Place in the leaderboard", text, *(_comparison(entry) if entry.comparison else [])]
     return "\n\n".join(parts)
 
 
-def _ranked_by(place: Place) -> str:
-    lower = " (lower is better)" if Objective(place.metric).direction == "minimize" else ""
-    means = ", the finalists by their means over fresh seeds" if place.by_mean else ""
-    return f"{place.metric}{lower}{means}"
+def _ranked_by(entry: LeaderboardEntry) -> str:
+    lower = " (lower is better)" if Objective(entry.metric).direction == "minimize" else ""
+    means = ", the finalists by their means over fresh seeds" if entry.by_mean else ""
+    return f"{entry.metric}{lower}{means}"
 
 
-def _victory(place: Place) -> list[str]:
+def _comparison(entry: LeaderboardEntry) -> list[str]:
     """How sure the first place is."""
-    victory, parts = place.victory, []
-    if victory.seeds:
-        spread = "" if victory.spread is None else f" ± {victory.spread:.4f}"
-        what = "mean" if victory.spread is None else "mean and standard deviation from seed to seed"
+    comparison, parts = entry.comparison, []
+    if comparison.seeds:
+        spread = "" if comparison.spread is None else f" ± {comparison.spread:.4f}"
+        what = "mean" if comparison.spread is None else "mean and standard deviation from seed to seed"
         parts.append(
-            f"The scores above are of the first seed, which chose the {victory.finalists:,} finalists. "
-            f"Each was trained again with {victory.seeds} fresh seeds. The means over these rank them; this "
-            f"one's is {victory.mean:.4f}{spread} ({what})."
+            f"The scores above are of the first seed, which chose the {comparison.finalists:,} finalists. "
+            f"Each was retrained with {comparison.seeds} fresh seeds, and their means rank them; "
+            f"the mean of this one is {comparison.mean:.4f}{spread} ({what})."
         )
-    test = "McNemar's exact test"
-    if place.metric != "accuracy":
-        test = f"{place.metric}, its difference by its bootstrap standard deviation"
-    by = (
-        f"the same {victory.images:,} validation images ({test}, {victory.level:.0%} over all pairs of cells)"
-    ).replace("%", " %")
-    if victory.alike:
-        names = [escape(name, 120) for name in victory.alike[:_MOST_ALIKE]]
-        more = f" and {len(victory.alike) - len(names):,} more" if len(victory.alike) > len(names) else ""
-        others = "1 other" if len(victory.alike) == 1 else f"{len(victory.alike):,} others"
+    by = f"on the same {comparison.images:,} validation images ({comparison.method})"
+    if comparison.not_significantly_worse:
+        names = [escape(name, 120) for name in comparison.not_significantly_worse[:_MOST_SIMILAR]]
+        more = (
+            f" and {len(comparison.not_significantly_worse) - len(names):,} more"
+            if len(comparison.not_significantly_worse) > len(names)
+            else ""
+        )
+        count = len(comparison.not_significantly_worse)
+        others = "1 other is" if count == 1 else f"{count:,} others are"
         parts.append(
-            f"**It cannot be told from {others}** of the {victory.compared:,} that it was compared with on "
-            f"{by}: {', '.join(names)}{more}."
+            f"**{others} not significantly worse** of the {comparison.compared:,} compared with it {by}: "
+            f"{', '.join(names)}{more}."
         )
-    elif victory.compared:
-        parts.append(f"It is better than every one of the {victory.compared:,} others on {by}.")
+    elif comparison.compared:
+        parts.append(f"All {comparison.compared:,} others are significantly worse {by}.")
     return parts
 
 

@@ -50,7 +50,7 @@ def _chosen(run_id: str | None) -> str:
     """The training whose model is measured."""
     from pipeline.sweep import selection
 
-    chosen = selection.choose(run_id, "evaluate.run_id", "train", "sweep")
+    chosen = selection.select(run_id, "evaluate.run_id", "train", "sweep")
     if chosen is None:
         raise UserError(
             "there is no training or sweep to evaluate; run `mlflow run . -e train` first, or set "

@@ -81,7 +81,7 @@ def _chosen(params: Params) -> "Known":
     if params.explain.run_id is None and (champion := registry.champion(name, alias)):
         print(f"explaining models:/{name}@{alias}, version {champion.version}")
         return catalog.look_up_named(f"models:/{name}/{champion.version}", "explain.run_id")
-    run_id = selection.choose(params.explain.run_id, "explain.run_id", "train", "sweep")
+    run_id = selection.select(params.explain.run_id, "explain.run_id", "train", "sweep")
     if run_id is None:
         raise UserError(
             f"there is no model to explain: no models:/{name}@{alias}, and no training or sweep; run "

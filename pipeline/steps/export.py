@@ -70,7 +70,7 @@ def _champion_or_winner(params: Params) -> str:
     name, alias = params.register_.name, params.register_.alias
     if champion := registry.champion(name, alias):
         return f"models:/{name}/{champion.version}"
-    run_id = selection.choose(None, "export.model", "sweep")
+    run_id = selection.select(None, "export.model", "sweep")
     if run_id is None:
         raise UserError(
             f"there is no models:/{name}@{alias}, and no sweep; run `mlflow run . -e register` first, or set "

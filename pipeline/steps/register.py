@@ -64,7 +64,7 @@ def _best(run_id: str | None) -> str:
     """The run whose model is registered: the best cell of a sweep, or a run with a model of its own."""
     from pipeline.sweep import selection
 
-    chosen = selection.choose(run_id, "register.run_id", "sweep")
+    chosen = selection.select(run_id, "register.run_id", "sweep")
     if chosen is None:
         raise UserError(
             "there is no sweep to register from; run `mlflow run . -e sweep` first, or set register.run_id "
@@ -106,8 +106,10 @@ def _version(name: str, run_id: str):
 
 def _tags(facts: "Facts") -> dict[str, str]:
     scores = facts.validation.scores().items()
-    place = facts.place
-    sweep = {"sweep_run_id": place.sweep_run_id, "sweep_settled": str(place.settled).lower()} if place else {}
+    entry = facts.entry
+    sweep = (
+        {"sweep_run_id": entry.sweep_run_id, "sweep_settled": str(entry.sweep_ended).lower()} if entry else {}
+    )
     return sweep | {
         "classes": ", ".join(facts.validation.classes),
         "data_digest": facts.digest,
@@ -124,7 +126,7 @@ def _log_card(facts: "Facts", images: "Prepared | UserError", version, own_id: s
 
     python, requirements = catalog.needs(version.source)
     registered = model_card.Registered(version.name, str(version.version), own_id, python, requirements)
-    files = {model_card.CARD: model_card.whole(facts, registered).encode()}
+    files = {model_card.CARD: model_card.render(facts, registered).encode()}
     if model_card.has_sheet(facts):
         files[model_card.SHEET] = collect_card.sheet(facts.mistakes, images)
     artifacts.log_files(files, model_card.FOLDER)

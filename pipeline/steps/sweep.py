@@ -4,13 +4,13 @@
     mlflow run . -e sweep -P 'sweep.grid={"batch_size":[16,64],"dropout":[0.3,0.5]}'
     mlflow run . -e sweep -P sweep.dry_run=true
 
-Each cell is a run nested in the sweep's, with its metrics, report and model. The sweep's own run gets the
-leaderboard, the best cell's id (tag `best_run_id`) and that cell's report on the test split, which nothing
-else has touched; `summary.json`, which says from which others the best one cannot be told; and a page of all
-of it, `report.html`. With `sweep.finalists`, the best cells are trained again with other seeds, each in a
-nested run, and their means rank them. The same command after a stop, however that came, goes on: finished
-cells stay, and those that were training go on from their last epoch. The default, 48 cells on the drawn
-sample, takes about 4 minutes on two cores.
+Each cell is a run nested in the sweep's run, with its metrics, report and model. The sweep's run gets the
+leaderboard, the id of the best cell's run (tag `best_run_id`), that cell's report on the test split, which
+nothing else reads, `verdict.json`, which lists the cells that are not significantly worse than the best, and
+the sweep report, `report.html`. With `sweep.finalists`, the best cells are retrained with other seeds, each
+in a nested run, and their means rank them. Rerun the same command after any stop to resume: finished cells
+are kept, and unfinished cells resume from their last epoch. The default, 48 cells on the drawn sample, takes
+about 4 minutes on two cores.
 """
 
 from pathlib import Path
@@ -55,7 +55,7 @@ def run(params: Params) -> "Ranking | None":
     study = found.study if found else identity.study_name(asked, prepared.digest)
     with (
         lock.held(study, Path(asked.data.cache)),
-        session.opened(asked, prepared, study) as (params, sweep, fence),
+        session.open_sweep(asked, prepared, study) as (params, sweep, fence),
     ):
         ranking = _sweep(params, sweep, fence, prepared, count)
     if ranking.complete:

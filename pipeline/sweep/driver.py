@@ -1,7 +1,7 @@
-"""Drives a sweep: has every cell that is not done run, once, and settles what becomes of each.
+"""The driver: runs every unfinished cell of a sweep once, and records each result.
 
-What is done is read from the runs, so it does not matter what was killed before, nor where. Only this process
-makes cells' runs and writes the study; only the worker that has a cell writes to its run.
+Finished cells are read from the tracking store, so a sweep that was killed at any point can be resumed. Only
+this process creates cells' runs and writes the study; only the worker that trains a cell writes to its run.
 """
 
 import signal
@@ -27,18 +27,18 @@ from pipeline.sweep.study import DatabaseError, Study
 from pipeline.tracking import sweep_runs
 from pipeline.tracking.sweep_runs import Sweep
 
-# Ctrl-C in a terminal reaches this process as SIGINT, and through `mlflow run` once more as SIGTERM: so many
-# seconds after the first, that is no second wish.
-SAME_STOP = 5
-TICK = 0.5  # seconds between two looks at clocks and signals
-TOLD_AFTER = 5  # seconds without any worker: one whose process died is back sooner
+# Ctrl-C in a terminal reaches this process as SIGINT, and again as SIGTERM through `mlflow run`: within this
+# time, both are one request.
+SIGNAL_MERGE_SECONDS = 5
+TICK_SECONDS = 0.5  # between two checks of clocks and signals
+IDLE_NOTICE_SECONDS = 5  # without any worker; a worker whose process died restarts sooner
 
 
 def _summary(params: Params, sweep: Sweep, planned: Plan, workers: int) -> str:
-    """What is said before cells run: how many, how many are done, on how many workers."""
+    """The line printed before cells run: cells, finished cells, workers, study."""
     parts = [planned.summary()]
     if planned.begun:
-        parts.append(f"{len(planned.begun):,} of them begun")
+        parts.append(f"{len(planned.begun):,} resumed from a checkpoint")
     where = f" of {params.sweep.cluster}" if params.sweep.cluster else ""
     parts.append(f"{counted(workers, 'worker')}{where}")
     return f"{', '.join(parts)}; study {sweep.study}"
@@ -107,9 +107,9 @@ class Driver:
         self._left = planned.total - len(planned.done) - len(planned.open)
         self._reserve: list[Cell] = []
         self._running: dict[str, _Running] = {}
-        self._stopping, self._broken, self._told_to_stop = "", "", False
+        self._stopping, self._broken, self._stop_sent = "", "", False
         self._idle_since: float | None = None
-        self._told_idle = False
+        self._idle_reported = False
         self.exhausted = self.out_of_time = False
         self._summary = _summary(params, sweep, planned, self._executor.slots())
         self._progress = Progress(params.sweep.metric, planned, _epochs_of(params, planned), params.epochs)
@@ -135,8 +135,8 @@ class Driver:
                     if not self._running and (self._stopping or self._broken or not self._has_more()):
                         break
                     self._pass_on_stop()
-                    self._look_ahead()
-                    if event := self._executor.next(TICK):
+                    self._prefetch()
+                    if event := self._executor.next(TICK_SECONDS):
                         self._handle(event)
                     self._end_overdue()
         except DatabaseError as error:
@@ -147,11 +147,11 @@ class Driver:
             with suppress(DatabaseError):
                 self._study.close()
         if self._broken:
-            raise UserError(f"{self._broken}; fix that, and run the same command to resume")
+            raise UserError(f"{self._broken}; fix that and rerun the same command to resume")
         if self._stopping == "interrupted":
-            raise Interrupted("stopped; the same command goes on where the cells were left")
+            raise Interrupted("stopped; rerun the same command to resume")
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Record cells that were left at once, as far as the store still takes it."""
         for running in self._running.values():
             sweep_runs.interrupt(running.run_id)
@@ -164,14 +164,14 @@ class Driver:
         def handle(number: int, frame: object) -> None:
             nonlocal first
             now = time.monotonic()
-            if first and number == signal.SIGTERM != first[0] and now - first[1] < SAME_STOP:
+            if first and number == signal.SIGTERM != first[0] and now - first[1] < SIGNAL_MERGE_SECONDS:
                 return
             if self._stopping == "interrupted":
                 raise KeyboardInterrupt
             first = number, now
             self._stop("interrupted")  # before it is said: the next one may come at once
             self._progress.say(
-                "stopping: cells that train end their epoch and keep it; once more (Ctrl-C) stops at once"
+                "stopping: running cells finish and checkpoint their current epoch; Ctrl-C again aborts"
             )
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -186,8 +186,8 @@ class Driver:
             self._stopping = why
 
     def _pass_on_stop(self) -> None:
-        if (self._stopping == "interrupted" or self._broken) and not self._told_to_stop:
-            self._told_to_stop = True
+        if (self._stopping == "interrupted" or self._broken) and not self._stop_sent:
+            self._stop_sent = True
             for token in self._running:
                 self._executor.order(token, worker.STOP)
 
@@ -199,9 +199,9 @@ class Driver:
             if not names:
                 return
             if not said:
-                self._progress.say(f"waiting for cells of an earlier driver to stop: {', '.join(names)}")
+                self._progress.say(f"waiting for cells of a previous driver to stop: {', '.join(names)}")
             said = True
-            time.sleep(TICK)
+            time.sleep(TICK_SECONDS)
 
     def _watch_workers(self) -> None:
         """Wait for a worker where there is none, but not for ever: it may come back, or be on its way."""
@@ -211,13 +211,13 @@ class Driver:
             self._idle_since = None
             return
         if self._idle_since is None:
-            self._idle_since, self._told_idle = now, False
-        if not self._told_idle and now - self._idle_since >= TOLD_AFTER:
-            self._told_idle = True
-            self._progress.say(f"there is no worker; waiting {duration(limit)} for one (sweep.worker_wait)")
+            self._idle_since, self._idle_reported = now, False
+        if not self._idle_reported and now - self._idle_since >= IDLE_NOTICE_SECONDS:
+            self._idle_reported = True
+            self._progress.say(f"no worker is connected; waiting up to {duration(limit)} (sweep.worker_wait)")
         if self._stopping or now - self._idle_since >= limit:
             if not self._stopping:
-                self._broken = f"no worker has been there for {duration(limit)} (sweep.worker_wait)"
+                self._broken = f"no worker was connected for {duration(limit)} (sweep.worker_wait)"
             for running in [*self._running.values()]:  # none of them can be told to stop
                 self._executor.end(running.token)
                 self._running.pop(running.token)
@@ -231,7 +231,7 @@ class Driver:
         """Give every free worker a cell."""
         budget = self._params.sweep.time_budget
         if budget and time.monotonic() - self._start >= budget and not self._stopping:
-            self._progress.say("the time budget is used up: no more cells are started")
+            self._progress.say("the time budget is used up: no further cell is started")
             self._stop("budget")
             self.out_of_time = True
         if self._stopping or self._broken:
@@ -248,11 +248,11 @@ class Driver:
 
     def _next(self) -> Cell | None:
         if self._waiting:
-            return self._study.take(self._waiting.pop(0))
-        self._look_ahead()
+            return self._study.enqueue(self._waiting.pop(0))
+        self._prefetch()
         return self._reserve.pop() if self._reserve else None
 
-    def _look_ahead(self) -> None:
+    def _prefetch(self) -> None:
         """Ask for a cell of a grid while others train: a worker that is free then need not wait for it."""
         ahead = self._params.sweep.sampler == "grid" or len(self._running) < self._executor.slots()
         if self._reserve or self._waiting or self._left <= 0 or self._stopping or not ahead:
@@ -298,11 +298,11 @@ class Driver:
             case "started":
                 self._count_start(running)
             case "epoch":
-                self._judge(running, event["epoch"], event["value"])
+                self._report_epoch(running, event["epoch"], event["value"])
             case "ended":
                 self._fence.check()
                 del self._running[event["token"]]
-                self._settle(running, event["result"])
+                self._handle_result(running, event["result"])
 
     def _count_start(self, running: _Running) -> None:
         if running.started is not None:  # Dask has tried it again by itself
@@ -312,10 +312,10 @@ class Driver:
                 self._fail(running, "its process died")
                 return
         running.started = time.monotonic()
-        if self._told_to_stop:
+        if self._stop_sent:
             self._executor.order(running.token, worker.STOP)
 
-    def _judge(self, running: _Running, epoch: int, value: float) -> None:
+    def _report_epoch(self, running: _Running, epoch: int, value: float) -> None:
         running.deaths = 0  # it comes on: a death before that does not count any more
         self._progress.epoch(running.cell, epoch)
         self._study.report(running.cell, epoch, value)
@@ -323,7 +323,7 @@ class Driver:
             verdict = worker.PRUNE if self._study.prunes(running.cell) else worker.GO
             self._executor.order(running.token, verdict)
 
-    def _settle(self, running: _Running, result: Mapping[str, Any]) -> None:
+    def _handle_result(self, running: _Running, result: Mapping[str, Any]) -> None:
         state, reason = result["state"], result.get("reason", "")
         if state == worker.FINISHED:
             score = result["scores"][self._params.sweep.metric]
@@ -335,7 +335,7 @@ class Driver:
             self._release(running)
             self._broken = self._broken or reason
         elif state in (worker.STOPPED, worker.FAILED) and sweep_runs.is_deleted(running.run_id):
-            self._begin_anew(running)
+            self._restart_cell(running)
         elif state == worker.FAILED:
             self._study.tell(running.cell, running.run_id, None)
             self._progress.ended(running.cell, None, reason)
@@ -358,9 +358,11 @@ class Driver:
             self._progress.say(f"{running.cell.name}: {reason}; {tries}")
             self._submit(running)
 
-    def _begin_anew(self, running: _Running) -> None:
+    def _restart_cell(self, running: _Running) -> None:
         """Give a cell another run, since its own was deleted while it was trained."""
-        self._progress.say(f"{running.cell.name}: its run {running.run_id} was deleted; it begins anew")
+        self._progress.say(
+            f"{running.cell.name}: its run {running.run_id} was deleted; training restarts in a new run"
+        )
         key = plan.identity(self._params, running.cell)
         self._runs.pop(key, None)
         self._release(running)

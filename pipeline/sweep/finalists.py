@@ -123,7 +123,7 @@ def trainings_left(params: Params, planned_cells: Plan, sweep: Sweep) -> int:
 def announcement(params: Params) -> str:
     """What is said before the finalists are trained."""
     after = ", ".join(map(str, Rule.of(params).fresh_seeds))
-    return f"the best {params.sweep.finalists} are trained again, seeds {after}"
+    return f"retraining the best {params.sweep.finalists} cells with seeds {after}"
 
 
 def plan_lines(params: Params, planned_cells: Plan, sweep: Sweep | None) -> list[str]:

@@ -48,7 +48,7 @@ class Plan:
         return [run for run in self.known.values() if run.trial]
 
     @property
-    def unsettled(self) -> int:
+    def pending(self) -> int:
         """How many cells are neither finished nor failed."""
         return self.total - len(self.done) - len(self.failed)
 
@@ -100,5 +100,5 @@ def own_grid(params: Params) -> Params:
         raise UserError(str(error)) from None
     if left_out:
         names = ", ".join(params.sweep.grid.name or [params.model.name])
-        print(f"sweep.grid: {', '.join(left_out)} left out, since they mean nothing to {names}", flush=True)
+        print(f"sweep.grid: {', '.join(left_out)} ignored: not parameters of {names}", flush=True)
     return params

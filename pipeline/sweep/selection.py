@@ -18,7 +18,7 @@ _WITH_A_MODEL = (
 )  # steps whose runs have a model once they are finished
 
 
-def choose(run_id: str | None, key: str, *steps: str) -> str | None:
+def select(run_id: str | None, key: str, *steps: str) -> str | None:
     """The run of a finished training; a sweep stands for its best cell, and what it lacks is warned of.
 
     Args:
@@ -37,7 +37,7 @@ def choose(run_id: str | None, key: str, *steps: str) -> str | None:
     return _named(run_id, key) if run_id else _newest(key, steps)
 
 
-def is_settled(sweep: Sweep) -> bool:
+def has_ended(sweep: Sweep) -> bool:
     """Whether a sweep has ended, with every cell finished or failed."""
     return sweep.complete and sweep.status != "RUNNING"
 
@@ -74,7 +74,7 @@ def _newest(key: str, steps: tuple[str, ...]) -> str | None:
     if sweep is None:
         return None
     ranked = rankings.of(sweep)
-    if is_settled(sweep):
+    if has_ended(sweep):
         return _winner(sweep, ranked, key)
     raise UserError(
         f"the newest sweep, run {sweep.run_id}, {_unfinished(sweep, ranked)}; {_way_out(sweep, ranked, key)}"
@@ -87,7 +87,7 @@ def _winner(sweep: Sweep, ranked: Ranking, key: str) -> str:
             f"the sweep {sweep.run_id} has no finished cell; rerun it to resume it, or name another run with "
             f"{key}"
         )
-    if not is_settled(sweep):
+    if not has_ended(sweep):
         warn(f"the sweep {sweep.run_id} {_unfinished(sweep, ranked)}: its best cell so far is taken")
     if ranked.failed:
         warn(f"{counted(len(ranked.failed), 'cell')} of the sweep {sweep.run_id} failed")

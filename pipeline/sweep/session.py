@@ -46,11 +46,11 @@ class Ended:
     @property
     def is_complete(self) -> bool:
         """Whether every cell, and every repeat, is finished or failed."""
-        return self.cells.unsettled == self.repeats.unsettled == 0
+        return self.cells.pending == self.repeats.pending == 0
 
 
 @contextmanager
-def opened(asked: Params, prepared: Prepared, study: str) -> Iterator[tuple[Params, Sweep, Fence]]:
+def open_sweep(asked: Params, prepared: Prepared, study: str) -> Iterator[tuple[Params, Sweep, Fence]]:
     """The study's one run, open: made by this very command, or by the first one that swept this study.
 
     Args:
@@ -66,7 +66,9 @@ def opened(asked: Params, prepared: Prepared, study: str) -> Iterator[tuple[Para
     """
     sweep = None if asked.sweep.restart else identity.find(asked, prepared.digest)
     if sweep and sweep.study != study:
-        raise UserError(f"another sweep has just begun study {sweep.study}; run the same command again")
+        raise UserError(
+            f"another sweep has just started study {sweep.study}; rerun the same command to resume it"
+        )
     started = {sweep_runs.STARTED: str(round(1000 * time.time())), sweep_runs.COMPLETE: "false"}
     known = identity.tags(asked, sweep) | started
     if sweep:
@@ -77,11 +79,11 @@ def opened(asked: Params, prepared: Prepared, study: str) -> Iterator[tuple[Para
             _fenced(sweep) as fence,
             runs.reopened(sweep.run_id),
         ):
-            print(f"study {sweep.study} is there: resuming it in run {sweep.run_id}", flush=True)
+            print(f"resuming study {sweep.study} (run {sweep.run_id})", flush=True)
             if (metric := Rule.read(sweep).metric) != params.sweep.metric:
                 print(
                     f"ranking by {params.sweep.metric}; finished cells keep their best epoch by {metric} "
-                    "(sweep.restart=true trains them anew)",
+                    "(sweep.restart=true retrains them)",
                     flush=True,
                 )
             runs.set_tags(known | Rule.of(params).tags)
@@ -111,8 +113,8 @@ def _refuse_second(asked: Params, prepared: Prepared, run_id: str) -> None:
     if first and first.run_id != run_id:
         runs.set_tags({"step": "refused"})
         raise UserError(
-            f"another sweep has just begun this study in run {first.run_id}; wait for it, or stop it, and "
-            "run the same command again"
+            f"another sweep has just started this study (run {first.run_id}); wait for it or stop it, then "
+            "rerun the same command"
         )
 
 
@@ -152,8 +154,8 @@ def drive(params: Params, sweep: Sweep, fence: Fence, planned: Plan, place: Plac
             interrupted = stop
         except KeyboardInterrupt:
             place.executor.close()
-            driver.give_up()
-            interrupted = Interrupted("stopped at once; the same command goes on from the last epochs kept")
+            driver.abort()
+            interrupted = Interrupted("aborted; rerun the same command to resume from the last checkpoints")
         except UserError as error:
             fence.check()  # where the sweep is another driver's, nothing more is written
             failed = error
@@ -165,12 +167,12 @@ def drive(params: Params, sweep: Sweep, fence: Fence, planned: Plan, place: Plac
         exhausted = run(planned, lambda cell: sweep.new_cell(cell.name, cell.key))
         planned = plan.of(params, sweep.cells(), exhausted)
         again = finalists.planned(params, planned.done, sweep.finalists())
-        if again.total > len(again.done) and planned.unsettled == 0 and not (interrupted or failed):
+        if again.total > len(again.done) and planned.pending == 0 and not (interrupted or failed):
             print(finalists.announcement(params), flush=True)
             of = finalists.originals(params, planned.done)
             run(again, lambda cell: sweep.new_finalist(cell.name, cell.key, of[cell]))
     except KeyboardInterrupt:  # while no driver takes signals
-        interrupted = Interrupted("stopped; the same command goes on where the cells were left")
+        interrupted = Interrupted("stopped; rerun the same command to resume")
     planned = plan.of(params, sweep.cells(), exhausted)
     again = finalists.planned(params, planned.done, sweep.finalists())
     return Ended(planned, again, out_of_time, interrupted, failed)
@@ -227,9 +229,9 @@ def conclude(ranking: Ranking, ended: Ended) -> None:
     """
     planned, again = ended.cells, ended.repeats
     if not ranking.complete:
-        print(f"{len(planned.done):,} of {counted(planned.total, 'cell')} are done", flush=True)
+        print(f"{len(planned.done):,} of {counted(planned.total, 'cell')} finished", flush=True)
         if again.total:
-            print(f"{len(again.done):,} of {counted(again.total, 'repeat')} of the finalists are done")
+            print(f"{len(again.done):,} of {counted(again.total, 'repeat')} of the finalists finished")
     if ended.interrupted:
         raise ended.interrupted
     if ended.failed:
@@ -237,10 +239,10 @@ def conclude(ranking: Ranking, ended: Ended) -> None:
     failed = {Cell(run.values).name: run.reason for run in [*planned.failed, *again.failed]}
     if failed:
         lines = [f"  {name}: {reason}" for name, reason in failed.items()]
-        what = f"{counted(len(failed), 'cell')} failed; the same command tries just these again:"
+        what = f"{counted(len(failed), 'cell')} failed; rerun the same command to retry them:"
         raise UserError("\n".join([what, *lines]))
     if not ranking.complete and not ended.out_of_time:
-        raise UserError("the sweep is not complete; run the same command to resume")
+        raise UserError("the sweep is not complete; rerun the same command to resume")
 
 
 def print_plan(asked: Params, data_digest: str) -> None:
@@ -258,7 +260,7 @@ def print_plan(asked: Params, data_digest: str) -> None:
             return "to train"
         if run.trial:
             return f"done, {objective.name} {objective.of_report(run.trial.scores):.4f}"
-        return f"failed, to try again: {run.reason}" if run.status == "FAILED" else "begun"
+        return f"failed, to retry: {run.reason}" if run.status == "FAILED" else "to resume"
 
     wanted = cells.cells(params.sweep.grid) if params.sweep.sampler == "grid" else []
     named = {plan.identity(params, cell): cell.name for cell in wanted}
@@ -267,7 +269,7 @@ def print_plan(asked: Params, data_digest: str) -> None:
     for key, name in named.items():
         print(f"{name}: {state(key)}")
     if drawn := planned.total - len(named):
-        print(f"and {drawn:,} that {params.sweep.sampler} will draw")
+        print(f"and {drawn:,} to be sampled ({params.sweep.sampler})")
     print(planned.summary())
     for line in finalists.plan_lines(params, planned, sweep):
         print(line)

@@ -78,7 +78,7 @@ class Study:
             _pruner(sweep.pruner, epochs),
             self._objective.direction,
         )
-        self._catch_up(done)
+        self.sync_with_runs(done)
         self._proposals = iter(_grid(sweep, seed)) if sweep.sampler == "grid" else None
 
     def ask(self, known: Callable[[Cell], bool]) -> Cell | None:
@@ -89,7 +89,7 @@ class Study:
         """
         if self._proposals is not None:
             cell = next((cell for cell in self._proposals if not known(cell)), None)
-            return cell and self.take(cell)
+            return cell and self.enqueue(cell)
         for _ in range(DRAWS):
             number = len(self._study.get_trials(deepcopy=False))
             # A sampler for each trial: one that is made anew when a sweep goes on would draw the same again.
@@ -103,7 +103,7 @@ class Study:
             self._study.tell(trial, state=TrialState.FAIL)
         return None
 
-    def take(self, cell: Cell) -> Cell:
+    def enqueue(self, cell: Cell) -> Cell:
         """Begin a trial of a given cell: one of the grid, or one that was broken off before."""
         if set(cell.values) == set(self._space):
             self._study.enqueue_trial(dict(cell.values))
@@ -143,7 +143,7 @@ class Study:
             self._study.tell(trial, state=TrialState.FAIL)
         self._trials = {}
 
-    def _catch_up(self, done: Sequence[CellRun]) -> None:
+    def sync_with_runs(self, done: Sequence[CellRun]) -> None:
         """Enter finished cells that the study lacks, and end trials whose driver was killed."""
         for _ in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.ask()  # enqueued by a driver that was killed before it began it

@@ -23,24 +23,25 @@ from pipeline.tracking import artifacts
 from pipeline.tracking.sweep_runs import CellRun
 
 FILE = "verdict.json"  # among the artifacts of a sweep's run
-LEVEL = 0.95
+ALPHA = 0.05  # significance level, over all pairs of cells
 _READERS = 8  # files fetched at once: from a server, each takes some round trips
 _MOST_NAMED = 3
 
 
 def of(ranked: Ranking) -> dict:
-    """What verdict.json holds; see the README.
+    """Compare the winner with every other cell.
 
-    Where the numbers of right answers alone tell a cell from the winner, whichever images these were, its
-    answers are not read. A cell whose answers are gone, or are of images with other names, is not compared.
+    The predictions of a cell are not read if the numbers of correct predictions alone make the difference
+    significant, whichever images these were. A cell whose predictions are missing, or are of images with
+    other names, is not compared.
 
     Args:
-        ranked: with one finished cell or more.
+        ranked: A ranking of at least one finished cell.
 
     Returns:
-        `indistinguishable` are the cells that the winner is not better than at the `level`, in their order:
-        those with a `corrected_p_value` above what it leaves, and those that are right more often, as there
-        may be where another metric, or the mean over seeds, ranks. `p_value` is McNemar's own.
+        The content of verdict.json. `not_significantly_worse` lists, in the order of the ranking, the cells
+        with a `corrected_p_value` above `alpha`, and those with a better score than the winner, which occur
+        where the mean over seeds ranks. `p_value` is uncorrected.
     """
     ranking, images, metric = ranked.cells, ranked.images, ranked.objective.name
     winner, *others = ranking
@@ -49,7 +50,7 @@ def of(ranked: Ranking) -> dict:
 
     def told(p_value: float, run: CellRun) -> bool:
         """Whether the winner is better than a cell."""
-        significant = significance.corrected(p_value, len(ranking)) <= 1 - LEVEL
+        significant = significance.corrected(p_value, len(ranking)) <= ALPHA
         scores = (one.trial.scores[metric] for one in (winner, run))
         return significant and ranked.objective.better_than(*scores)
 
@@ -69,15 +70,15 @@ def of(ranked: Ranking) -> dict:
     return {
         "metric": metric,
         "direction": ranked.objective.direction,
-        "test": "McNemar" if by_accuracy else "bootstrap",
-        "level": LEVEL,
+        "method": _method(metric),
+        "alpha": ALPHA,
         "winner": {"run_id": winner.run_id, "name": Cell(winner.values).name},
         "accuracy": winner.trial.scores["accuracy"],
         "interval": leaderboard.accuracy_interval([winner], images),
         "compared": len(others) - len(unsure) + len(comparable),
         "cells": len(ranking),
         "images": images,
-        "indistinguishable": entries,
+        "not_significantly_worse": entries,
         "ranked_by_mean": ranked.by_mean,
         "finalists": [_finalist(finalist, metric, images) for finalist in ranked.finalists],
     }
@@ -103,7 +104,7 @@ def fitting(sweep_run_id: str, ranked: Ranking) -> dict | None:
     again = [[one.cell.run_id, list(one.seeds)] for one in ranked.finalists]
     if (
         found
-        and "test" in found  # of this version
+        and "method" in found  # of this version
         and found["winner"]["run_id"] == ranked.winner.run_id
         and found["metric"] == ranked.objective.name
         and found["cells"] == len(ranked.cells)
@@ -116,16 +117,16 @@ def fitting(sweep_run_id: str, ranked: Ranking) -> dict | None:
 def lines(verdict: Mapping[str, Any]) -> list[str]:
     """The verdict in words, for people; the winner is `it`."""
     low, high = verdict["interval"]
-    found = [f"accuracy of the best: {verdict['accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f})"]
-    alike, images = [entry["name"] for entry in verdict["indistinguishable"]], verdict["images"]
-    by = f"on these {images:,} images ({verdict['test']}, {verdict['level']:.0%}".replace("%", " %") + ")"
-    if verdict["metric"] != "accuracy":
-        by = f"by {verdict['metric']} {by}"
-    if alike:
-        others = "1 other" if len(alike) == 1 else f"{len(alike)} others"
-        found.append(f"{others} cannot be told from it {by}: {few(alike)}")
+    found = [
+        f"accuracy of the best: {verdict['accuracy']:.4f} on {verdict['images']:,} validation images "
+        f"(95 % interval {low:.3f} to {high:.3f})"
+    ]
+    similar, method = [entry["name"] for entry in verdict["not_significantly_worse"]], verdict["method"]
+    if similar:
+        others = "1 other is" if len(similar) == 1 else f"{len(similar):,} others are"
+        found.append(f"{others} not significantly worse ({method}): {few(similar)}")
     elif verdict["compared"]:
-        found.append(f"it is better than every other cell {by}")
+        found.append(f"every other cell is significantly worse ({method})")
     if verdict["ranked_by_mean"]:
         (best,) = (one for one in verdict["finalists"] if one["run_id"] == verdict["winner"]["run_id"])
         found.append(
@@ -147,6 +148,16 @@ def few(names: Sequence[str]) -> str:
     if len(names) <= _MOST_NAMED + 1:
         return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED:,} more"
+
+
+def _method(metric: str) -> str:
+    """The paired test, its level and its correction.
+
+    >>> _method("accuracy")
+    'McNemar, alpha = 0.05, Bonferroni over all pairs'
+    """
+    test = "McNemar" if metric == "accuracy" else f"paired bootstrap of {metric}"
+    return f"{test}, alpha = {ALPHA}, Bonferroni over all pairs"
 
 
 def _entry(run: CellRun, p_value: float, cells: int, only_winner: int, only_other: int) -> dict:
