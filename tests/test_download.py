@@ -432,7 +432,7 @@ def test_two_processes_share_one_download(server, tmp_path):
     first = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stalled.wait(30)
     second = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert "waiting for another process" in second.stderr.readline()
+    assert "another process is downloading" in second.stderr.readline()
     server.released.set()
     paths = {process.communicate(timeout=30)[0].strip() for process in (first, second)}
     assert (first.returncode, second.returncode) == (0, 0)

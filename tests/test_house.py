@@ -95,6 +95,11 @@ def test_only_tracking_imports_mlflow():
     assert users
 
 
+def test_no_module_that_windows_lacks_is_imported():
+    lacking = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+    assert not {module for module, path in MODULES.items() if imports(path) & lacking}
+
+
 def test_served_code_imports_itself_and_what_its_models_pin():
     allowed = {"keras", "mlflow", "numpy", "pandas", "PIL"}
     for module, path in MODULES.items():

@@ -16,7 +16,7 @@ from pipeline.config.networks import APPLICATIONS, NETWORKS
 from pipeline.evaluation.objective import Objective
 from pipeline.inference import class_activation
 from pipeline.models import backbones
-from pipeline.runtime import files as workplace
+from pipeline.runtime import files
 from pipeline.runtime.errors import UserError
 from pipeline.training import feature_cache
 from pipeline.training import train as training
@@ -411,7 +411,7 @@ def test_weights_that_are_there_are_loaded_without_waiting(tmp_path, monkeypatch
         return network.get_layer(backbones.BACKBONE).get_weights()[0]
 
     first, found = built(), []
-    with workplace.alone(folder, "holding the lock"):
+    with files.file_lock(folder / ".lock", "waiting"):
         waiting = threading.Thread(target=lambda: found.append(built()), daemon=True)
         waiting.start()
         waiting.join(120)

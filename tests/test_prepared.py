@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -19,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from pipeline.dataset import storage
 from pipeline.dataset.decode import write_images
 from pipeline.dataset.prepare import DamagedPrepared, Prepared, open_prepared, prepare
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import appearing, disk_errors
+from pipeline.runtime.files import atomic_directory, disk_errors
 from pipeline.sources.source import open_source
 from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
@@ -610,9 +610,9 @@ def test_what_a_killed_writer_left_is_removed(data):
     program = f"""if True:
         import sys
         from pathlib import Path
-        from pipeline.runtime.files import appearing, exclusive
-        with exclusive(Path({str(data.cache)!r}, "prepared")):
-            with appearing(Path({str(data.cache)!r}, "prepared", "key")) as partial:
+        from pipeline.runtime.files import atomic_directory, prepare_lock
+        with prepare_lock(Path({str(data.cache)!r}, "prepared")):
+            with atomic_directory(Path({str(data.cache)!r}, "prepared", "key")) as partial:
                 (partial / "images.npy").write_bytes(bytes(1000))
                 print("ready", flush=True)
                 sys.stdin.read()
@@ -632,8 +632,7 @@ def test_what_was_left_goes_too_where_the_set_is_found_but_not_while_another_is_
     prepared = prepare(data, seed=1)
     remains = prepared.path.with_name("other.partial")
     remains.mkdir()
-    with (prepared.path.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(prepared.path.parent / ".lock"):
         prepare(data, seed=1)
         assert sets(data) == sorted([prepared.path, remains])
     prepare(data, seed=1)
@@ -739,7 +738,7 @@ def test_a_disk_that_fills_up_while_images_are_decoded(data, mount):
     with (
         pytest.raises(UserError) as raised,
         disk_errors(disk, 600_000),
-        appearing(folder) as partial,
+        atomic_directory(folder) as partial,
         (partial / "images.npy").open("x+b", buffering=0) as file,
     ):
         write_images(images, 100, file)

@@ -13,7 +13,7 @@ from conftest import ROOT, Project, assert_user_error, forker
 from mlflow import MlflowClient
 from mlflow.utils import name_utils
 
-from pipeline.runtime.files import exclusive
+from pipeline.runtime.files import prepare_lock
 from pipeline.tracking import relocate, runs
 
 SMALL = ("--data.limit=20", "--data.image_size=16")
@@ -208,7 +208,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mlflow import MlflowClient
-from pipeline.runtime.files import appearing, exclusive
+from pipeline.runtime.files import atomic_directory, prepare_lock
 from pipeline.tracking import artifacts, store
 
 fetch = MlflowClient.download_artifacts
@@ -217,7 +217,7 @@ def killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 MlflowClient.download_artifacts = killed
 store.use(os.environ["STORE"])
-with exclusive(Path("prepared")), appearing(Path("prepared/set")) as partial:
+with prepare_lock(Path("prepared")), atomic_directory(Path("prepared/set")) as partial:
     artifacts.download(os.environ["RUN"], "data", partial)
 """
 
@@ -230,7 +230,7 @@ def test_download_that_is_killed_leaves_nothing_for_good(home, client, tmp_path)
     folder = tmp_path / "prepared"
     assert {path.name for path in folder.iterdir()} == {".lock", "set.partial"}
     assert list((folder / "set.partial").rglob("metadata.json"))
-    with exclusive(folder):
+    with prepare_lock(folder):
         assert {path.name for path in folder.iterdir()} == {".lock"}
 
 

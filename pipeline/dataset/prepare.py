@@ -22,7 +22,7 @@ from pipeline.dataset.storage import DamagedPrepared, Prepared, open_prepared
 from pipeline.runtime.console import warn
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import appearing, check_space, clean, disk_errors, exclusive
+from pipeline.runtime.files import atomic_directory, check_space, disk_errors, prepare_lock, remove_partial
 from pipeline.sources import split_names
 from pipeline.sources.images import identity
 from pipeline.sources.layout import Rejection
@@ -66,7 +66,7 @@ def prepare(data: DataSection, seed: int) -> Prepared:
     drawn = _draw(source, data, seed)
     folder = cache / "prepared" / _key(source, data, seed)
     with disk_errors(cache, 0):
-        clean(folder.parent)
+        remove_partial(folder.parent)
     try:
         prepared = open_prepared(folder, data.verify)
     except DamagedPrepared:
@@ -108,13 +108,13 @@ def _make_alone(
     """Makes a set while no other process can, and all or nothing."""
     cache = Path(data.cache)
     needed = len(drawn) * (3 * data.image_size**2 + 500) + 50_000
-    with disk_errors(cache, needed), exclusive(folder.parent):
+    with disk_errors(cache, needed), prepare_lock(folder.parent):
         try:
             return open_prepared(folder, data.verify)  # the process that held the lock may have made it
         except DamagedPrepared as error:
             if folder.exists():
                 warn(f"the prepared images in {folder} are damaged ({error}): made again")
-        with appearing(folder) as partial:
+        with atomic_directory(folder) as partial:
             check_space(cache, needed)
             _make(partial, source, drawn, data, seed)
         return open_prepared(folder)

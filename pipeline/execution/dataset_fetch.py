@@ -44,10 +44,10 @@ def opened(images: Mapping[str, Any]) -> Prepared:
 
 def _fetch(run_id: str, path: Path, digest: str) -> None:
     """Download prepared images once, whichever worker of this machine comes first."""
-    with files.exclusive(path.parent):
+    with files.prepare_lock(path.parent):
         if path.exists():
             return
-        with files.appearing(path) as partial:
+        with files.atomic_directory(path) as partial:
             artifacts.download(run_id, FOLDER, partial)
             found = prepare.open_prepared(partial)
             if found.digest != digest:

@@ -6,7 +6,6 @@ the moment between that reading and the write (one request, some milliseconds): 
 in it may still make that one write.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -16,6 +15,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from pipeline.runtime.errors import TakenOver, UserError
 from pipeline.tracking import StoreError, runs
@@ -29,31 +30,32 @@ TAG = "driver"
 
 @contextmanager
 def held(study: str, cache: Path) -> Iterator[None]:
-    """Be the only driver of a study on this machine; the lock goes with the process, however that ends.
+    """Holds the lock of a study on this machine: a second driver is refused until this process ends.
+
+    `<cache>/sweeps/<study>.json` beside the lock file describes the process that holds the lock.
 
     Raises:
-        UserError: another process has it, which the text names; or there can be no lock file.
+        UserError: another process holds the lock, which the message names; or no lock file can be written.
     """
     file = cache / "sweeps" / f"{study}.lock"
+    holder = file.with_suffix(".json")
+    lock = FileLock(file, blocking=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.open("a+")
+        lock.acquire()
+    except Timeout:
+        raise UserError(_refusal(study, _parsed(_text(holder)))) from None
     except OSError as error:
         raise UserError(
             f"data.cache: the sweep's lock {file.absolute()} cannot be written: {error.strerror}; free some "
             "space, or name another folder that can be written"
         ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise UserError(_refusal(study, _parsed(lock.read()))) from None
-        with suppress(OSError):  # a full disk: the lock holds, only who has it cannot be read
-            lock.truncate(0)
-            lock.write(json.dumps(_self()))
-            lock.flush()
+    try:
+        with suppress(OSError):  # a full disk: the lock holds, but a second driver cannot name its holder
+            holder.write_text(json.dumps(_self()), "utf-8")
         yield
+    finally:
+        lock.release()
 
 
 class Fence:
@@ -134,6 +136,13 @@ class Fence:
 def token_of(run_id: str) -> str:
     """The token of the driver that has a sweep; empty where none has."""
     return _parsed(runs.get(run_id).data.tags.get(TAG, "")).get("token", "")
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError:
+        return ""
 
 
 def _parsed(text: str) -> dict:

@@ -91,7 +91,10 @@ def _from_applications(
     if weights == "imagenet":
         with _download_errors(name, folder):
             # one process at a time, since Keras downloads to the very place it looks in
-            with files.alone(folder, f"fetching the weights of {name}"):
+            with files.file_lock(
+                folder / ".lock",
+                f"another process is downloading the weights of {name} to {folder}; waiting for it",
+            ):
                 if not fetched.exists():
                     backbone = build(weights=weights)
                     fetched.touch()

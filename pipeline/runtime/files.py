@@ -1,65 +1,75 @@
-"""Folders that appear whole or not at all, on a disk that may fill up."""
+"""Locks between processes, directories that are complete or absent, and errors of a full disk."""
 
 import contextlib
-import fcntl
+import functools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from pipeline.runtime.console import file_size
 from pipeline.runtime.errors import UserError
 
 _PARTIAL = ".partial"
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def exclusive(parent: Path) -> Iterator[None]:
-    """Makes a folder that holds prepared sets, and keeps other processes from writing to it meanwhile.
+def file_lock(file: Path, waiting: str, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds an exclusive lock; waits while another process or thread holds it.
 
-    The lock goes with the process, however that ends. So whoever holds it may take every partial folder for
-    the remains of one that was killed, and removes them.
+    The system releases the lock when the process ends, even if it is killed.
+
+    Args:
+        file: The lock file. Its folder is created if missing; the file remains.
+        waiting: Message, printed once if the lock is not free.
+        say: Prints the message; None: to stdout.
     """
-    with alone(parent, "preparing images"):
-        _remove_remains(parent)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        (say or functools.partial(print, flush=True))(waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def prepare_lock(parent: Path) -> Iterator[None]:
+    """Locks a folder of prepared images, and removes the partial ones in it.
+
+    Only the holder of the lock writes partial folders, so each one found belongs to a killed process.
+    """
+    waiting = f"another process is preparing images in {parent}; waiting for it"
+    with file_lock(parent / _LOCK, waiting):
+        _remove_partial(parent)
         yield
 
 
-def clean(parent: Path) -> None:
-    """Removes what killed processes left among prepared sets, unless one is being made just now."""
+def remove_partial(parent: Path) -> None:
+    """Removes partial folders of killed processes; does nothing while another process is preparing images."""
     if not any(parent.glob(f"*{_PARTIAL}")):
         return
-    with (parent / ".lock").open("w") as lock, contextlib.suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _remove_remains(parent)
+    with contextlib.suppress(Timeout), FileLock(parent / _LOCK, blocking=False):
+        _remove_partial(parent)
 
 
-def _remove_remains(parent: Path) -> None:
-    for remains in parent.glob(f"*{_PARTIAL}"):
-        shutil.rmtree(remains)
-
-
-@contextlib.contextmanager
-def alone(folder: Path, doing: str) -> Iterator[None]:
-    """Makes a folder, and waits until no other process is in such a block with it.
-
-    The lock goes with the process, however that ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is {doing} in {folder}: waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _remove_partial(parent: Path) -> None:
+    for folder in parent.glob(f"*{_PARTIAL}"):
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder that takes the place of `folder` when the block ends, and is gone if it fails.
+def atomic_directory(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder that is renamed to `folder` when the block ends, and removed if the block fails.
 
-    Only within `exclusive`. What stood at `folder` is removed first: its space may be needed.
+    Call it under `prepare_lock`. An existing `folder` is removed first, to free its space.
     """
     partial = folder.with_name(folder.name + _PARTIAL)
     if folder.exists():
@@ -78,12 +88,12 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path, needed: int, what: str = "prepared images") -> Iterator[None]:
-    """Turns what the disk refuses while the block writes into a UserError.
+    """Raises UserError in place of an OSError of the block.
 
     Args:
-        folder: Where is written, for the message.
-        needed: Bytes that the whole takes, for the message.
-        what: What is written, for the message.
+        folder: The folder that the block writes to, for the message.
+        needed: Bytes that the block writes in total, for the message.
+        what: What the block writes, for the message.
     """
     try:
         yield
@@ -95,7 +105,7 @@ def disk_errors(folder: Path, needed: int, what: str = "prepared images") -> Ite
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises UserError where the disk of a folder has less than `needed` bytes free."""
+    """Raises UserError if the disk of a folder has fewer than `needed` free bytes."""
     if (free := _free(folder)) < needed:
         raise UserError(
             f"the disk of {folder.absolute()} is too full: prepared images need {file_size(needed)}, "
@@ -112,7 +122,9 @@ def _free(folder: Path) -> int:
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Some file systems tell that they are full, or lose names, only now."""
+    """Some file systems report a full disk, or write the names of files, only now."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+        return
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

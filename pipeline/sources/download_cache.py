@@ -4,14 +4,15 @@ Beside the complete file `NAME` stand `NAME.json` (what is known of it), `NAME.l
 process that downloads) and, until the file is complete, `NAME.part` (what came so far).
 """
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
+
+from pipeline.runtime.files import file_lock
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,9 @@ class Entry:
         self.note(known)
         self.part.replace(self.path)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other processes and threads out; the system lets go of the lock when a process dies."""
-        import fcntl  # POSIX only: imported here so that everything but downloads runs elsewhere too
-
-        with self._lock.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting for another process that downloads {self.path.name}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other processes and threads out; see `files.file_lock`."""
+        return file_lock(self._lock, f"another process is downloading {self.path.name}; waiting for it", say)
 
 
 def mismatch(remote: Remote, size: int | None, sha256: str) -> str | None:

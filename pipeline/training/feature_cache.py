@@ -4,7 +4,7 @@ Features are kept in chunks, each named by the digests of its own images: an ima
 and with it another row, never gets another one's features.
 """
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import os
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from filelock import FileLock, Timeout
 
-from pipeline.runtime import files as workplace
 from pipeline.runtime.console import Bar
+from pipeline.runtime.files import disk_errors
 
 CHUNK = 512  # images whose features are one file: what is computed anew where a process was killed
 
@@ -96,7 +97,7 @@ def compute(
     own = cache.folder / _identity(extractor)
     size = 4 * len(rows) * extractor.output.shape[-1]
     with (
-        workplace.disk_errors(cache.folder, size, "features"),
+        disk_errors(cache.folder, size, "features"),
         Bar(total=len(rows), desc="features", disable=None, leave=False) as progress,
     ):
         own.mkdir(parents=True, exist_ok=True)
@@ -112,21 +113,21 @@ def compute(
 def _computed(file: Path, features: Callable[[], np.ndarray], wait: bool) -> bool:
     """Compute one chunk, unless another process is at it and is not to be waited for, or has done it."""
     lock_file = file.with_suffix(".lock")
-    with lock_file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        if file.exists():
-            return False
-        partial = file.with_suffix(".partial")
-        with partial.open("wb") as content:
-            np.save(content, features())
-            content.flush()
-            os.fsync(content.fileno())
-        partial.rename(file)
+    try:
+        with FileLock(lock_file, blocking=wait):
+            if file.exists():
+                return False
+            partial = file.with_suffix(".partial")
+            with partial.open("wb") as content:
+                np.save(content, features())
+                content.flush()
+                os.fsync(content.fileno())
+            partial.rename(file)
+    except Timeout:
+        return False
+    with contextlib.suppress(OSError):  # Windows: another process has it open
         lock_file.unlink()
-        return True
+    return True
 
 
 def _name(digests: np.ndarray) -> str:
