@@ -323,12 +323,6 @@ def test_cell_whose_answers_are_gone_or_of_other_names_is_not_compared(experimen
     assert verdict.of(as_ranked(ranking[:1]))["compared"] == 0
 
 
-def test_few_names_are_all_told():
-    assert verdict.few(["A"]) == "A"
-    assert verdict.few(["A", "B", "C", "D"]) == "A, B, C and D"
-    assert verdict.few(["A", "B", "C", "D", "E"]) == "A, B, C and 2 more"
-
-
 # A real sweep, in this process
 
 TINY = (

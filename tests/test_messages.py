@@ -37,6 +37,12 @@ def test_a_thousand_classes_are_not_listed():
 
     classes = tuple(f"class number {number}" for number in range(1000))
     assert console.few(classes) == ", ".join(classes[:8]) + " and 992 more"
+    assert [console.few("ABCDE"[:count], most=3) for count in (0, 1, 4, 5)] == [
+        "",
+        "A",
+        "A, B, C, D",
+        "A, B, C and 2 more",
+    ]
     with pytest.raises(UserError, match="class number 7 and 992 more") as raised:
         explain._class_index(classes, "dog")
     assert len(str(raised.value)) < 300
@@ -150,15 +156,15 @@ def test_debug_shows_what_libraries_say_and_what_led_to_an_error(project):
 
 DEBUGGED_WORKER = """
 import logging, os
-from pipeline import quiet
+from pipeline.runtime import logs
 from pipeline.config.command_line import load
 
 if __name__ == "__main__":
-    quiet.choose("debug")
-    from pipeline.sweep import cluster, worker
+    logs.choose("debug")
+    from pipeline.execution import cluster, worker
 
     executor = cluster.start(load([]).sweep, 1, 1)
-    print(executor.call(quiet.debugging), executor.call(logging.getLogger().getEffectiveLevel))
+    print(executor.call(logs.debugging), executor.call(logging.getLogger().getEffectiveLevel))
     executor.call(worker._import_all, 1)
     executor.close()
 """
@@ -178,7 +184,7 @@ def test_debug_reaches_workers(project):
 
 
 def test_what_is_left_out_is_named_with_its_reason():
-    """A library's logger is silenced nowhere but in `quiet`."""
+    """A library's logger is silenced nowhere but in `logs`."""
     for path in Path(ROOT, "pipeline").rglob("*.py"):
-        if path.name != "quiet.py":
+        if path.name != "logs.py":
             assert ".setLevel(logging." not in path.read_text().replace("self._logger.setLevel", ""), path

@@ -236,15 +236,12 @@ def test_values_are_written_as_they_are_typed():
 
 def test_time_goes_to_workers_and_their_idleness():
     told = findings([cell(n, {"learning_rate": 0.1}, 0.6) for n in range(4)])
-    assert [row[2] for row in timing.phases(told)] == ["5.0 s", "38 s", "16 min 02 s"]
+    assert [row[2] for row in timing.phases(told)] == ["5 s", "38 s", "16 min 2 s"]
     assert timing.phases(told)[1][1] == "4 trained, 0.8 at once on average"
     (first, second) = timing.workers(told)
     # two cells each: 8 s, of which 2 to the first epoch's end, 4 in two more, 2 recording; 38 - 16 idle
     assert [cell["value"] for cell in first[2:]] == [16000, 4000, 8000, 4000, 22000]
     assert first[0] == "host 0" and second[0] == "host 1"
-    assert [timing.duration(n) for n in (0.04, 9.96, 59.4, 3599, 7500)] == [
-        "0.0 s", "10 s", "59 s", "59 min 59 s", "2 h 05 min",
-    ]  # fmt: skip
 
 
 def test_time_stands_still_while_a_sweep_is_stopped():

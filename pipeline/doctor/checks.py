@@ -10,6 +10,7 @@ from pipeline.dataset.prepare import Prepared
 from pipeline.doctor import class_balance
 from pipeline.doctor.duplicates import Pair
 from pipeline.doctor.findings import Finding, Row
+from pipeline.runtime.console import counted
 from pipeline.sources.layout import Rejection
 from pipeline.sources.split_names import TRAIN, VALIDATION
 
@@ -33,7 +34,7 @@ def left_out(rejected: Sequence[Rejection], labels: dict[str, str]) -> list[Find
     return [
         Finding(
             "left_out",
-            f"{_counted(len(rejected), 'image')} cannot be used",
+            f"{counted(len(rejected), 'image')} cannot be used",
             len(rejected),
             to_do=True,
             meaning="They are left out of everything: "
@@ -74,7 +75,7 @@ def classes(prepared: Prepared) -> list[Finding]:
         found.append(
             Finding(
                 "few_images",
-                f"{_counted(len(scarce), 'class', 'classes')} with under {class_balance.FEW} "
+                f"{counted(len(scarce), 'class', 'classes')} with under {class_balance.FEW} "
                 "validation images",
                 len(scarce),
                 to_do=True,
@@ -114,7 +115,7 @@ def duplicates(prepared: Prepared, pairs: Sequence[Pair], complete: bool) -> lis
     found = [
         Finding(
             "same_image_two_labels",
-            f"{_counted(len(torn), 'pair')} of the same image with different labels",
+            f"{counted(len(torn), 'pair')} of the same image with different labels",
             len(torn),
             to_do=True,
             meaning="One of the two labels is wrong, or the image shows both.",
@@ -123,7 +124,7 @@ def duplicates(prepared: Prepared, pairs: Sequence[Pair], complete: bool) -> lis
         ),
         Finding(
             "leaks",
-            f"{at_least}{_counted(len(leaks), 'near duplicate')} across splits",
+            f"{at_least}{counted(len(leaks), 'near duplicate')} across splits",
             len(leaks),
             to_do=True,
             meaning=f"{_leaking(leaks)} A network is rewarded there for remembering, and the score is higher "
@@ -134,7 +135,7 @@ def duplicates(prepared: Prepared, pairs: Sequence[Pair], complete: bool) -> lis
         ),
         Finding(
             "near_duplicates",
-            f"{at_least}{_counted(len(within), 'near duplicate')} within a split",
+            f"{at_least}{counted(len(within), 'near duplicate')} within a split",
             len(within),
             to_do=False,
             meaning="They count twice, and do no other harm; another seed may put them into two splits.",
@@ -143,7 +144,7 @@ def duplicates(prepared: Prepared, pairs: Sequence[Pair], complete: bool) -> lis
         ),
         Finding(
             "exact_duplicates",
-            f"{_counted(len(same), 'identical copy', 'identical copies')}",
+            f"{counted(len(same), 'identical copy', 'identical copies')}",
             len(same),
             to_do=False,
             meaning="The same pixels in full size, whatever the file. No copy of a training image is in "
@@ -185,7 +186,7 @@ def suspected_labels(prepared: Prepared, answers: "Answers", suspects: np.ndarra
     return [
         Finding(
             "suspected_labels",
-            f"{_counted(len(rows), 'label')} that a {'first' if knows else 'weak first'} model doubts",
+            f"{counted(len(rows), 'label')} that a {'first' if knows else 'weak first'} model doubts",
             len(rows),
             to_do=knows,
             meaning=f"The model is {answers.by}, asked about images it was not trained on. It agrees with "
@@ -213,7 +214,7 @@ def enlarged(prepared: Prepared, sizes: np.ndarray, smaller: np.ndarray) -> list
     return [
         Finding(
             "enlarged",
-            f"{_counted(len(smaller), 'image')} smaller than {prepared.image_size} px",
+            f"{counted(len(smaller), 'image')} smaller than {prepared.image_size} px",
             len(smaller),
             to_do=False,
             meaning=f"They are enlarged to {prepared.image_size} px, which adds nothing to be seen.",
@@ -266,7 +267,3 @@ def _leaking(leaks: Sequence[Row]) -> str:
     told = " and ".join(f"{count:,} {split}" for split, count in sorted(there.items()))
     one = there.total() == 1
     return f"{told} {'image has' if one else 'images have'} a near duplicate among the training images."
-
-
-def _counted(number: int, one: str, several: str = "") -> str:
-    return f"{number:,} {one if number == 1 else several or one + 's'}"

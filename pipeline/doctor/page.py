@@ -12,6 +12,7 @@ from pipeline.dataset.prepare import Prepared
 from pipeline.doctor.cost import Needs
 from pipeline.doctor.findings import Finding, Row
 from pipeline.doctor.image_stats import Looks
+from pipeline.runtime.console import duration, file_size
 from pipeline.sources.images import UnreadableImage, decode
 from pipeline.sources.source import SourceImage
 from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
@@ -70,17 +71,15 @@ def console(examination: Examination) -> list[str]:
 
 
 def needed(needs: Needs) -> list[tuple[str, str]]:
-    """What a sweep takes, named, in words."""
+    """The time, the memory and the disk space of a sweep, as text."""
+    seconds = duration(round(needs.seconds, -1))
     return [
-        (
-            "time",
-            f"some {_duration(needs.seconds)} ({needs.cells:,} cells, {needs.room.workers} at a time)",
-        ),
-        ("memory", f"{_bytes(needs.memory)} of {_bytes(needs.room.memory)}"),
+        ("time", f"some {seconds} ({needs.cells:,} cells, {needs.room.workers} at a time)"),
+        ("memory", f"{file_size(needs.memory)} of {file_size(needs.room.memory)}"),
         (
             "disk",
-            f"{_bytes(needs.disk)}, {_bytes(needs.room.disk)} are free; the prepared images have their "
-            f"{_bytes(needs.prepared)} already",
+            f"{file_size(needs.disk)}, {file_size(needs.room.disk)} are free; the prepared images have their "
+            f"{file_size(needs.prepared)} already",
         ),
     ]
 
@@ -173,15 +172,3 @@ def _side_by_side(images: Sequence[SourceImage]) -> str | None:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{round(seconds, -1):.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

@@ -6,6 +6,8 @@ from typing import Any
 
 from matplotlib.font_manager import fontManager, get_font
 
+from pipeline.runtime.console import shortened
+
 _FONT = "DejaVu Sans"  # ships with Matplotlib
 
 
@@ -24,8 +26,7 @@ def short(name: str) -> str:
     >>> short("a" * 30 + "b" * 30)
     'aaaaaaaaaaaaaaaaa…bbbbbbbbbbbbbbbbb'
     """
-    name = drawable(name)
-    return name if len(name) <= 35 else f"{name[:17]}…{name[-17:]}"
+    return shortened(drawable(name), 35, tail=17)
 
 
 def drawable(text: str) -> str:

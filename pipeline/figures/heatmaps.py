@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.figures import canvas, fonts
+from pipeline.runtime.console import shortened
 
 _OPACITY = 0.65  # of the highest heat
 _COLOUR_MAP = "turbo"  # its colours stay distinguishable over an image
@@ -100,7 +101,10 @@ def sheet(images: np.ndarray, maps: np.ndarray, captions: Sequence[str], columns
         top, left = index // columns * pitch_y + _GAP, index % columns * pitch_x + _GAP  # px
         paper[top : top + height, left : left + width] = pair
         x, y = left / paper.shape[1], 1 - (top + height + 3) / paper.shape[0]  # fractions, from below
-        text = "\n".join(_ending(fonts.drawable(line), width // 7) for line in caption.split("\n"))
+        columns = width // 7
+        lines = map(fonts.drawable, caption.split("\n"))
+        # the end of a path says more than its start
+        text = "\n".join(shortened(line, columns, tail=columns - 1) for line in lines)
         figure.text(x, y, text, size=7.5, va="top", linespacing=1.1, **fonts.font(text))
     figure.figimage(paper)  # without resampling
     return figure
@@ -108,11 +112,6 @@ def sheet(images: np.ndarray, maps: np.ndarray, captions: Sequence[str], columns
 
 def _wrapped(text: str, columns: int) -> list[str]:
     return textwrap.wrap(fonts.drawable(text), columns, max_lines=_TITLE_LINES, placeholder="…")
-
-
-def _ending(line: str, length: int) -> str:
-    """The last `length` characters: of a path, the end says more than the start."""
-    return line if len(line) <= length else f"…{line[1 - length :]}"
 
 
 def with_overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

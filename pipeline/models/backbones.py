@@ -21,6 +21,7 @@ from keras import layers
 from pipeline.config import networks
 from pipeline.config.networks import BACKBONE_FILES
 from pipeline.runtime import files
+from pipeline.runtime.console import shortened
 from pipeline.runtime.errors import UserError
 
 FEATURES = "features"
@@ -156,7 +157,7 @@ def _told(what: str) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     line = str(error).strip().split("\n")[0]
-    return line if len(line) <= 300 else line[:300] + "…"
+    return shortened(line, 300)
 
 
 @contextmanager

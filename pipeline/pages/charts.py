@@ -12,6 +12,7 @@ import altair as alt
 from pipeline.evaluation.objective import Objective
 from pipeline.pages import parameter_values
 from pipeline.pages.sweep_data import Cell, Importance
+from pipeline.runtime.console import shortened
 
 # Told apart with any colour vision and on any ground: after Okabe and Ito, Color Universal Design (2008).
 PALETTE = ("#3d8bcd", "#d9772b", "#2a9d78", "#b96fae", "#b39b2c", "#57a9c4", "#c8524a", "#8a9099")
@@ -173,7 +174,8 @@ def _labels(
             if parameter_values.is_range(told)
             else [*places]
         )
-        rows += [{"axis": _axis_name(key), "height": places[text], "text": short(text, 18)} for text in texts]
+        axis = _axis_name(key)
+        rows += [{"axis": axis, "height": places[text], "text": shortened(text, 18)} for text in texts]
     return rows + [
         {"axis": metric, "height": at, "text": f"{span[0] + at * (span[1] - span[0]):.2f}"}
         for at in (0, 0.25, 0.5, 0.75, 1)
@@ -213,8 +215,3 @@ def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
         header=alt.HeaderConfig(labelColor=INK, titleColor=INK),
         view=alt.ViewConfig(stroke=None),
     ).to_dict()
-
-
-def short(text: str, most: int) -> str:
-    """Text of at most so many characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -8,8 +8,9 @@ from typing import Any
 import altair as alt
 
 from pipeline.pages import parameter_values
-from pipeline.pages.charts import BLUE, GREY, GROUND, INK, PALETTE, RED, short, spec
+from pipeline.pages.charts import BLUE, GREY, GROUND, INK, PALETTE, RED, spec
 from pipeline.pages.sweep_data import Cell, Epoch
+from pipeline.runtime.console import shortened
 
 MOST_EPOCHS = 60  # of a cell that are drawn
 FEW_EPOCHS = 12  # up to which each has a dot
@@ -151,5 +152,5 @@ def _rate_colour(rates: Sequence[float | None]) -> Any:
 
 
 def _title(rank: int, cell: Cell) -> str:
-    texts = ", ".join(short(parameter_values.text_of(value), 24) for value in cell.values.values())
+    texts = ", ".join(shortened(parameter_values.text_of(value), 24) for value in cell.values.values())
     return "\n".join(textwrap.wrap(f"#{rank} {texts}", 28, max_lines=2, placeholder="…"))

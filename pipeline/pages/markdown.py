@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from pipeline.runtime.console import shortened
+
 # What begins or ends markup anywhere in a line; an underscore within a word does not.
 _MARKUP = re.compile(r"[\\`*\[\]<>|~$&#!]|(?<![^\W_])_|_(?![^\W_])")
 
@@ -15,9 +17,7 @@ def escape(text: str, most: int = 60) -> str:
     apart too.
     """
     seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    half = (most - 1) // 2
-    short = seen if len(seen) <= most else f"{seen[:half]}…{seen[-half:]}"
-    return _MARKUP.sub(r"\\\g<0>", short)
+    return _MARKUP.sub(r"\\\g<0>", shortened(seen, most, (most - 1) // 2))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

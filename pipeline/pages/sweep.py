@@ -12,6 +12,7 @@ from pipeline.evaluation import intervals
 from pipeline.pages import charts, curves, extremes, parameter_values, render, thumbnails, timing
 from pipeline.pages.summary import asides, verdict
 from pipeline.pages.sweep_data import Cell, Confusion, Exhibit, Findings, Importance
+from pipeline.runtime.console import duration
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 HEADS = {"f1": "F1"}
@@ -46,7 +47,7 @@ def page(found: Findings) -> bytes:
         rejected=found.images.rejected[:MOST_REJECTED],
         times=timing.phases(found),
         workers=timing.workers(found),
-        duration=timing.duration,
+        duration=duration,
         paused=paused / 1000,
         link=functools.partial(_link, found),
         bundle=bundle(),
@@ -68,7 +69,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     return [
         *chosen,
         ("Best epoch", trained),
-        ("Trained in", timing.duration((winner.ended - winner.started) / 1000)),
+        ("Trained in", duration((winner.ended - winner.started) / 1000)),
     ]
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.pages.sweep_data import Findings
+from pipeline.runtime.console import duration
 
 SHORTEST_PAUSE = 60_000  # ms
 MANY_STEPS = 10  # so many times as long as a step of a cell usually takes, nothing happened: it was stopped
@@ -38,18 +39,6 @@ def without_pauses(found: Findings) -> tuple[Findings, int]:
         for cell in found.cells
     ]
     return replace(found, cells=cells, ended=at(found.ended)), found.ended - at(found.ended)
-
-
-def duration(seconds: float) -> str:
-    """A time that a person reads: `4.2 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def phases(found: Findings) -> list[list[str]]:

@@ -17,6 +17,7 @@ from pipeline.inference import report
 from pipeline.pages import thumbnails
 from pipeline.pages.sweep_data import Cell, Confusion, Epoch, Exhibits, Failed, Findings, Images
 from pipeline.reports import importance
+from pipeline.runtime.console import few
 from pipeline.runtime.credentials import without_password
 from pipeline.sources import split_names
 from pipeline.sweep import leaderboard, verdict
@@ -186,10 +187,9 @@ def _environment(
     tags: Mapping[str, str], settings: Mapping[str, str], cells: Sequence[Cell], exhibits: Exhibits
 ) -> list[tuple[str, str]]:
     workers = sorted({cell.worker for cell in cells if cell.worker})
-    shown = ", ".join(workers[:8]) + (f" and {len(workers) - 8} more" if len(workers) > 8 else "")
     known = {
         "Machine of the sweep": tags.get("machine", ""),
-        "Workers": shown,
+        "Workers": few(workers),
         "Numbers that training computes with": settings.get("train.precision", ""),
         "Python": exhibits.python,
         "Packages": ", ".join(exhibits.requirements).replace("==", " "),

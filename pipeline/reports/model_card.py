@@ -308,17 +308,12 @@ def _comparison(entry: LeaderboardEntry) -> list[str]:
         )
     by = f"on the same {comparison.images:,} validation images ({comparison.method})"
     if comparison.not_significantly_worse:
-        names = [escape(name, 120) for name in comparison.not_significantly_worse[:_MOST_SIMILAR]]
-        more = (
-            f" and {len(comparison.not_significantly_worse) - len(names):,} more"
-            if len(comparison.not_significantly_worse) > len(names)
-            else ""
-        )
+        names = few([escape(name, 120) for name in comparison.not_significantly_worse], _MOST_SIMILAR)
         count = len(comparison.not_significantly_worse)
         others = "1 other is" if count == 1 else f"{count:,} others are"
         parts.append(
             f"**{others} not significantly worse** of the {comparison.compared:,} compared with it {by}: "
-            f"{', '.join(names)}{more}."
+            f"{names}."
         )
     elif comparison.compared:
         parts.append(f"All {comparison.compared:,} others are significantly worse {by}.")

@@ -1,8 +1,8 @@
-"""How what is printed looks: human units, progress bars, warnings, and colours on a terminal alone."""
+"""Console output: human-readable units, shortened lists and names, progress bars, warnings and colours."""
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, MutableMapping
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -12,22 +12,26 @@ BOLD, RED, YELLOW = "1", "31", "33"
 
 
 def warn(text: str) -> None:
-    """Print what a user should know before going on, though it stops nothing, to stderr."""
-    sys.stdout.flush()  # so that lines stay in their order where both go to one file
+    """Prints a warning to stderr."""
+    sys.stdout.flush()  # keeps the order of lines if both streams go to one file
     print(f"{styled('warning:', YELLOW, sys.stderr)} {text}", file=sys.stderr, flush=True)
 
 
 def styled(text: str, style: str, stream: TextIO) -> str:
-    """The text in `BOLD`, `RED` or `YELLOW` where the stream is a terminal that shows it.
+    """The text in `BOLD`, `RED` or `YELLOW` if the stream is a terminal that supports it, else unchanged.
 
-    NO_COLOR, set to anything (https://no-color.org), and a terminal that calls itself dumb leave it as it is.
+    NO_COLOR, set to any value (https://no-color.org), and TERM=dumb switch styles off.
     """
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if plain else f"\033[{style}m{text}\033[0m"
 
 
 def duration(seconds: float) -> str:
-    """A time as it is said: `0.4 s`, `42 s`, `2 min 22 s`, `1 h 5 min`."""
+    """A duration in the two largest units.
+
+    >>> duration(0.42), duration(42), duration(142), duration(3900)
+    ('0.4 s', '42 s', '2 min 22 s', '1 h 5 min')
+    """
     if seconds < 9.95:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
     whole = round(seconds)
@@ -41,34 +45,53 @@ def duration(seconds: float) -> str:
 
 
 def file_size(count: int) -> str:
-    """Bytes as they are said: `512 bytes`, `1.5 MB`, `2.3 GB`, in powers of a thousand."""
+    """A number of bytes in decimal units.
+
+    >>> file_size(512), file_size(1_500_000), file_size(2_340_000_000)
+    ('512 bytes', '1.5 MB', '2.3 GB')
+    """
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:,.1f}".removesuffix(".0") + f" {unit}"
     return f"{count} bytes"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: `1 image`, `1,234 images`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun.
 
-
-def few(texts: Sequence[str], most: int = 8) -> str:
-    """The first few of any number of texts, and how many more there are.
-
-    >>> few(["cat", "dog"]), few(["cat", "dog", "emu", "fox"], most=2)
-    ('cat, dog', 'cat, dog and 2 more')
+    >>> counted(1, "image"), counted(1234, "image"), counted(2, "class", "classes")
+    ('1 image', '1,234 images', '2 classes')
     """
-    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-class Bar(tqdm):
+def few(texts: Iterable[str], most: int = 8) -> str:
+    """The first `most` texts, and the number of the others; a single further text is listed.
+
+    >>> few(["cat", "dog", "emu"], most=2), few(["cat", "dog", "emu", "fox"], most=2)
+    ('cat, dog, emu', 'cat, dog and 2 more')
+    """
+    shown = list(texts)
+    if len(shown) <= most + 1:
+        return ", ".join(shown)
+    return f"{', '.join(shown[:most])} and {len(shown) - most:,} more"
+
+
+def shortened(text: str, most: int, tail: int = 0) -> str:
+    """The text in at most `most` characters, the last `tail` of them from its end.
+
+    >>> shortened("labrador retriever", 9), shortened("labrador retriever", 9, tail=4)
+    ('labrador…', 'labr…ever')
+    """
+    return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+class Bar(tqdm):  # type: ignore[type-arg]  # tqdm is generic in its stubs only
     """A progress bar in these units: `predict 1,200/8,000|███    | 12 s, 1 min 8 s left`.
 
     Args:
-        estimate: tell how long it will take by the time that it has taken.
-        options: tqdm's; with the unit `B`, sizes stand in place of counts.
+        estimate: Show the remaining time, estimated from the elapsed time.
+        options: tqdm's; the unit `B` shows sizes in place of counts.
     """
 
     def __init__(self, estimate: bool = True, **options: Any):
@@ -76,13 +99,13 @@ class Bar(tqdm):
         super().__init__(bar_format="{desc} {counts}|{bar}| {times}{postfix}", dynamic_ncols=True, **options)
 
     @property
-    def format_dict(self) -> dict[str, Any]:
-        """What the bar is made of."""
+    def format_dict(self) -> MutableMapping[str, Any]:
+        """Tqdm's values, with `counts` and `times` for `bar_format`."""
         values = super().format_dict
-        done, total, spent = values["n"], values["total"], values["elapsed"]
-        said = file_size if values["unit"] == "B" else "{:,}".format
-        counts = said(done) + (f"/{said(total)}" if total else "")
-        times, new = duration(round(spent)), done - values["initial"]
-        if self._estimate and total and new and (left := round(spent / new * (total - done))):
+        done, total, elapsed = values["n"], values["total"], values["elapsed"]
+        text = file_size if values["unit"] == "B" else "{:,}".format
+        counts = text(done) + (f"/{text(total)}" if total else "")
+        times, new = duration(round(elapsed)), done - values["initial"]
+        if self._estimate and total and new and (left := round(elapsed / new * (total - done))):
             times += f", {duration(left)} left"
-        return values | {"counts": counts, "times": times}
+        return {**values, "counts": counts, "times": times}

@@ -5,9 +5,10 @@ A pure function of names, the same for a folder and for a zip.
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from pipeline.runtime.console import few
 from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
 from pipeline.sources.split_names import TRAIN
@@ -111,7 +112,7 @@ def arrange(
     kept = split_folders if keep_splits else {}
     notes = []
     if split_folders and not kept:
-        notes.append(f"the splits {_some(split_folders.values())} are pooled: data.splits=random")
+        notes.append(f"the splits {_listed(split_folders.values())} are pooled: data.splits=random")
     for split in kept:
         split_names.check_classes(where, split, parts[split].labels.values(), first.labels.values())
     _check_classes(where, labels, len(strays))
@@ -148,8 +149,8 @@ def _part(where: str, tree: "_Tree", folder: str) -> _Part:
     base, inner, _ = _find_base(where, tree, folder)
     if inner:
         raise UserError(
-            f"{where}: {folder!r} has splits of its own, {_some(sorted(inner.values()))}: point data.source "
-            "at it, or remove them"
+            f"{where}: {folder!r} has splits of its own, {_listed(sorted(inner.values()))}: point "
+            "data.source at it, or remove them"
         )
     if tree.is_flat(base):
         what, elsewhere = "names such as cat.0.jpg", "not among the images with names such as cat.0.jpg"
@@ -256,13 +257,13 @@ def _by_folder(where: str, tree: _Tree, base: str) -> dict[str, str]:
     inside = tree.folders.get(base, ())
     if not inside:
         raise UserError(
-            f"the images in {where} carry no labels: their names ({_some(tree.files[base])}) are not like "
+            f"the images in {where} carry no labels: their names ({_listed(tree.files[base])}) are not like "
             f"cat.0.jpg, and they stand in no class folders; allowed: {LAYOUTS}"
         )
     labels = {name: posixpath.basename(folder) for folder in inside for name in tree.files.get(folder, ())}
     if not labels:
         raise UserError(
-            f"{where} holds several trees of class folders: {_some(sorted(inside))}; allowed: {LAYOUTS}; "
+            f"{where} holds several trees of class folders: {_listed(sorted(inside))}; allowed: {LAYOUTS}; "
             "point data.source at one of them"
         )
     return labels
@@ -290,7 +291,7 @@ def _unused(
         if posixpath.dirname(folder) in bases and not tree.sizes[folder] and not is_hidden(folder):
             yield f"folder {folder!r} has no images, ignored"
     if others:
-        yield f"files that are no images, ignored: {len(others):,} ({_some(sorted(others))})"
+        yield f"files that are no images, ignored: {len(others):,} ({_listed(sorted(others))})"
 
 
 def _is_in(folder: str, outer: str) -> bool:
@@ -298,7 +299,7 @@ def _is_in(folder: str, outer: str) -> bool:
 
 
 def _no_images(where: str, others: Collection[str]) -> str:
-    found = f"{len(others):,} other files ({_some(sorted(others))})" if others else "nothing"
+    found = f"{len(others):,} other files ({_listed(sorted(others))})" if others else "nothing"
     return (
         f"{where} has no images: found {found}; images are told by their extension: "
         f"{' '.join(sorted(PICTURE_EXTENSIONS))}; allowed: {LAYOUTS}; point data.source at a folder or zip "
@@ -309,24 +310,21 @@ def _no_images(where: str, others: Collection[str]) -> str:
 def _without_labels(where: str, inside: Collection[str], trees: Collection[str]) -> str:
     if not trees:
         return (
-            f"{where} has only folders named like splits ({_some(inside)}), without labels; "
+            f"{where} has only folders named like splits ({_listed(inside)}), without labels; "
             f"allowed: {LAYOUTS}; name the folders after classes"
         )
     return (
-        f"{where} has labelled images under {_some(trees)}, and other folders beside: {_some(inside)}; "
+        f"{where} has labelled images under {_listed(trees)}, and other folders beside: {_listed(inside)}; "
         "point data.source at one of them"
     )
 
 
 def _beside_splits(where: str, splits: Collection[str], others: Collection[str]) -> str:
     return (
-        f"{where} has the splits {_some(splits)}, and beside them labelled images under {_some(others)}: "
+        f"{where} has the splits {_listed(splits)}, and beside them labelled images under {_listed(others)}: "
         "move those elsewhere"
     )
 
 
-def _some(names: Collection[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    shown = [repr(name) for name in list(names)[:most]]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+def _listed(names: Iterable[str]) -> str:
+    return few(map(repr, names), 3)

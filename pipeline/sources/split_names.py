@@ -4,6 +4,7 @@ import posixpath
 import re
 from collections.abc import Collection
 
+from pipeline.runtime.console import few
 from pipeline.runtime.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -68,7 +69,7 @@ def check_classes(where: str, split: str, classes: Collection[str], trained: Col
     """Raises UserError where a split has images of classes that the training images lack."""
     if strange := sorted(set(classes) - set(trained)):
         raise UserError(
-            f"{where} has {split} images of {', '.join(map(repr, strange[:3]))}, of which there are no "
-            f"training images: those are of {', '.join(map(repr, sorted(set(trained))[:10]))}; name the "
+            f"{where} has {split} images of {few(map(repr, strange), 3)}, of which there are no "
+            f"training images: those are of {few(map(repr, sorted(set(trained))), 10)}; name the "
             "folders alike, or set data.splits=random, which draws the splits from all images"
         )

@@ -14,6 +14,7 @@ from pipeline.evaluation import comparison, significance
 from pipeline.evaluation.objective import Objective
 from pipeline.evaluation.predictions import Predictions
 from pipeline.inference import report
+from pipeline.runtime.console import few
 from pipeline.runtime.errors import UserError
 from pipeline.sweep import leaderboard
 from pipeline.sweep.cells import Cell
@@ -124,7 +125,7 @@ def lines(verdict: Mapping[str, Any]) -> list[str]:
     similar, method = [entry["name"] for entry in verdict["not_significantly_worse"]], verdict["method"]
     if similar:
         others = "1 other is" if len(similar) == 1 else f"{len(similar):,} others are"
-        found.append(f"{others} not significantly worse ({method}): {few(similar)}")
+        found.append(f"{others} not significantly worse ({method}): {few(similar, _MOST_NAMED)}")
     elif verdict["compared"]:
         found.append(f"every other cell is significantly worse ({method})")
     if verdict["ranked_by_mean"]:
@@ -141,13 +142,6 @@ def lines(verdict: Mapping[str, Any]) -> list[str]:
 def with_spread(mean: float, spread: float | None) -> str:
     """A mean over seeds with its standard deviation, where there is one: `0.8100 ± 0.0123`."""
     return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
-
-
-def few(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    if len(names) <= _MOST_NAMED + 1:
-        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-    return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED:,} more"
 
 
 def _method(metric: str) -> str:
