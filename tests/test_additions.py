@@ -1,4 +1,4 @@
-"""A model, a metric and a sampler, added to a copy of the project exactly as README.md says."""
+"""A model, a metric and a sampler, added to a copy of the project exactly as CONTRIBUTING.md says."""
 
 import json
 import math
@@ -18,7 +18,10 @@ CELLS = 3
 def blocks() -> list[tuple[str, str, str]]:
     """The section's code blocks: a file, where in it (empty: see `add`), and the lines."""
     section = (
-        (ROOT / "README.md").read_text().split("\n## Add a model, a metric, a sampler\n")[1].split("\n## ")[0]
+        (ROOT / "CONTRIBUTING.md")
+        .read_text()
+        .split("\n## Add a model, a metric, a sampler\n")[1]
+        .split("\n## ")[0]
     )
     found = re.findall(r"```python\n# (\S+?)(?:, in (\w+))?\n(.*?)```", section, re.DOTALL)
     assert len(found) == section.count("```python")
@@ -62,7 +65,7 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def test_what_the_readme_adds_keeps_the_house_rules(added):
+def test_what_the_document_adds_keeps_the_house_rules(added):
     done = subprocess.run(["ruff", "check", "pipeline"], cwd=added.path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

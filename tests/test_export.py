@@ -238,9 +238,9 @@ def test_champion_is_exported(exported, monkeypatch, capsys):
         )
         assert run.data.metrics[f"export/{format}/max_difference"] < 1e-5
 
-    # the README's own words, on an image of another size, against the model that is served
-    readme = (ROOT / "README.md").read_text()
-    snippet = re.search(r"\n## Export\n.*?```python\n(.*?)```", readme, re.DOTALL)[1]
+    # the document's own code, on an image of another size, against the model that is served
+    document = (ROOT / "docs/serving.md").read_text()
+    snippet = re.search(r"\n## Export\n.*?```python\n(.*?)```", document, re.DOTALL)[1]
     image = sample.draw("cat", 5)
     image.save(exported.path / "cat.jpg", format="PNG")
     monkeypatch.chdir(exported.path)

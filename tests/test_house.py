@@ -148,9 +148,10 @@ def test_dependencies_are_pinned_and_cover_every_import():
                 assert package.get(name, name.replace("_", "-")) in names, f"{path} imports {name}"
 
 
-def test_readme_names_the_pinned_mlflow():
+def test_documents_name_the_pinned_mlflow():
     pinned = re.search(r"mlflow==[\d.]+", (ROOT / "conda.yaml").read_text())[0]
-    assert set(re.findall(r"mlflow==[\d.]+", (ROOT / "README.md").read_text())) == {pinned}
+    for document in ("README.md", "docs/cluster.md"):
+        assert set(re.findall(r"mlflow==[\d.]+", (ROOT / document).read_text())) == {pinned}
 
 
 def test_every_entry_point_is_a_step():
