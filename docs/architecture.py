@@ -1,8 +1,8 @@
 """Draw the architecture from the packages' imports: `python docs/architecture.py`.
 
-Writes `docs/architecture.png`: a box for each package that `pipeline/__init__.py` lists, and an arrow for each import
-between packages that does not follow from others. The PNG's text chunk `Description` is what is drawn, as JSON;
-a test compares it with `graph()`.
+Writes `docs/architecture.png`: a box for each package that `pipeline/__init__.py` lists, and an arrow for
+each import between packages that does not follow from others. The PNG's text chunk `Description` is what is
+drawn, as JSON; a test compares it with `graph()`.
 """
 
 import ast
