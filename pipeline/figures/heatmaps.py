@@ -101,10 +101,10 @@ def sheet(images: np.ndarray, maps: np.ndarray, captions: Sequence[str], columns
         top, left = index // columns * pitch_y + _GAP, index % columns * pitch_x + _GAP  # px
         paper[top : top + height, left : left + width] = pair
         x, y = left / paper.shape[1], 1 - (top + height + 3) / paper.shape[0]  # fractions, from below
-        columns = width // 7
+        longest = width // 7
         lines = map(fonts.drawable, caption.split("\n"))
         # the end of a path says more than its start
-        text = "\n".join(shortened(line, columns, tail=columns - 1) for line in lines)
+        text = "\n".join(shortened(line, longest, tail=longest - 1) for line in lines)
         figure.text(x, y, text, size=7.5, va="top", linespacing=1.1, **fonts.font(text))
     figure.figimage(paper)  # without resampling
     return figure
