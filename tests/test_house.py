@@ -157,6 +157,7 @@ def test_documents_name_the_pinned_mlflow():
 def test_every_entry_point_is_a_step():
     entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
     steps = {path.stem for path in (ROOT / "pipeline/steps").glob("*.py")} - {"__init__"}
+    assert entry_points.pop("test")["command"].startswith("python -m pytest tests ")
     assert set(entry_points) == steps
     for name, entry in entry_points.items():
         assert entry["command"] == f"python -m pipeline.steps.{name}"
