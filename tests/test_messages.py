@@ -160,7 +160,7 @@ from pipeline.runtime import logs
 from pipeline.config.command_line import load
 
 if __name__ == "__main__":
-    logs.choose("debug")
+    logs.configure("debug")
     from pipeline.execution import cluster, worker
 
     executor = cluster.start(load([]).sweep, 1, 1)

@@ -9,7 +9,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of SIGINT, `multiprocessing` se
 
 from pipeline.runtime import logs  # noqa: E402
 
-logs.begin()
+logs.configure_process()
 with logs.importing_tensorflow():
     import distributed  # noqa: F401
 

@@ -87,7 +87,7 @@ def dask_setup(worker: Any) -> None:
     """
     from pipeline.runtime import logs
 
-    logs.begin()
+    logs.configure_process()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     forkserver.end_with_parent()
@@ -234,7 +234,7 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
 
     try:
         if not logs.debugging():  # a worker of another machine's cluster, which goes on so once it is told
-            logs.choose(task.params.get("log", "info"))
+            logs.configure(task.params.get("log", "info"))
         _connect(task.store)
         return _train(cell, emit)
     except (Interrupted, TakenOver) as stop:

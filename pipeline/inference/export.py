@@ -75,7 +75,7 @@ def _write_onnx(named: keras.Model, images: keras.InputSpec, classes: Sequence[s
     import onnx
     import tf2onnx
 
-    logs.calm(tf2onnx.__name__)
+    logs.silence(tf2onnx.__name__)
     with warnings.catch_warnings():
         # of Keras's own patch for tf2onnx, which looks whether NumPy still has the name
         logs.ignore(FutureWarning, "In the future `np.object`")

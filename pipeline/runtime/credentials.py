@@ -1,12 +1,12 @@
-"""Credentials in addresses: hidden before an address is shown, logged or written."""
+"""Credentials in URLs: masked before a URL is printed, logged or written."""
 
 import re
 
 HIDDEN = "***"
-# A database's address may have a blank in its password; one in a sentence ends at the first blank or quote.
+# A database URL may have a blank in its password; a URL in a sentence ends at the first blank or quote.
 _DATABASE = re.compile(r"(?P<scheme>(?!https?:)[a-z][\w+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][\w+.-]*)://(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)
-# Names of a query's or a fragment's values that give access: `token`, `api_key`, `X-Amz-Signature`, `sig`, …
+# Names of secret values in a query or a fragment: `token`, `api_key`, `X-Amz-Signature`, `sig`, …
 _SECRET_VALUE = re.compile(
     r"(?P<name>[?&;#](?:[^=&;#\s]*"
     r"(?:token|secret|passw|pwd|signature|credential|auth(?!or)|api-?_?key|access-?_?key|session|policy|jwt)"
@@ -17,7 +17,7 @@ _HOST = re.compile(r"[^@:/?#]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")  # without a u
 
 
 def without_password(text: str) -> str:
-    """A text whose addresses can be shown: user's passwords, tokens and signatures are `***`.
+    """The text with every password, token and signature of its URLs masked as `***`.
 
     >>> without_password("https://me:secret@host/pets.zip?size=9&token=abc")
     'https://me:***@host/pets.zip?size=9&token=***'
@@ -29,7 +29,7 @@ def without_password(text: str) -> str:
 
 
 def is_masked(text: str) -> bool:
-    """Whether an address has lost its credentials to `without_password`, and cannot be used any more."""
+    """Whether `without_password` has masked credentials in the text."""
     return any(
         f":{HIDDEN}@" in found["rest"] or f"={HIDDEN}" in found["rest"] or found["rest"].startswith(HIDDEN)
         for found in _ADDRESS.finditer(text)
@@ -41,19 +41,19 @@ def _shown(found: re.Match[str]) -> str:
     user, at, place = _parts(scheme.lower(), rest)
     if at:
         name, colon, _ = user.partition(":")
-        # A web address with a name alone has a token in its place: `https://TOKEN@host`.
-        alone = HIDDEN if scheme.lower() in ("http", "https") else name
-        rest = f"{name}:{HIDDEN}@{place}" if colon else f"{alone}@{place}"
+        # A web URL with a user and no password has a token as the user: `https://TOKEN@host`.
+        user = HIDDEN if scheme.lower() in ("http", "https") else name
+        rest = f"{name}:{HIDDEN}@{place}" if colon else f"{user}@{place}"
     return f"{scheme}://" + _SECRET_VALUE.sub(rf"\g<name>={HIDDEN}", rest)
 
 
 def _parts(scheme: str, rest: str) -> tuple[str, str, str]:
-    """User, `@` and the rest; the first two are empty where the address has no user.
+    """User, `@` and the rest; the first two are empty if the URL has no user.
 
-    The user goes up to the last `@`, so that one within a password, or a slash, leaks nothing; but a web
-    address may have an `@` in its path.
+    The user ends at the last `@`, so a password may contain `@` and slashes. The path of a web URL may
+    contain `@` too.
     """
-    if rest.startswith("/"):  # a file's
+    if rest.startswith("/"):  # of a file
         return "", "", rest
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme in ("http", "https"):

@@ -1,22 +1,21 @@
-"""The exceptions that reach a user as a sentence instead of a traceback."""
+"""Exceptions that are shown to a user as a message, without a traceback."""
 
 
 class UserError(Exception):
-    """Something that a user can cause and mend.
+    """An error that the user can fix.
 
-    Its text names what is wrong, what was found, what is allowed and the next move. Every command prints
-    it as its last line and exits with status 1; anything else that escapes a step is a defect of ours and
-    keeps its traceback.
+    Its message names what is wrong, the value, what is allowed and the next command. Every command prints it
+    as its last line and exits with status 1. Any other exception of a step is a bug and keeps its traceback.
     """
 
 
 class ChangedImages(UserError):
-    """Prepared images are not what they were when a sweep began with them."""
+    """The prepared images have changed since the sweep started."""
 
 
 class Interrupted(Exception):
-    """What was asked for was broken off on demand, and can be gone on with. Its text says how."""
+    """Interrupted by the user; can be resumed. The message says how."""
 
 
 class TakenOver(UserError):
-    """What is recorded here is another process's by now: nothing more may be written to it."""
+    """Another process has taken over this run; this process must not write to it."""

@@ -1,4 +1,4 @@
-"""What this machine has: cores, GPUs, and the shorter numbers that it computes natively."""
+"""The hardware of this machine: cores, GPUs, and the dtype policy that it supports natively."""
 
 import functools
 import os
@@ -9,44 +9,45 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from pipeline.runtime.console import warn
+from pipeline.runtime.console import counted, warn
 
 FLOAT32, BFLOAT16, FLOAT16 = "float32", "mixed_bfloat16", "mixed_float16"
-_ASKED_SECONDS = 120  # that TensorFlow has to say which GPUs it can use
+_TENSORFLOW_TIMEOUT_SECONDS = 120  # includes the import of TensorFlow
+_SMI_TIMEOUT_SECONDS = 30
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16"}  # of /proc/cpuinfo
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def description() -> str:
-    """This machine in a line: system, cores, GPUs."""
+    """System, cores and GPUs of this machine in one line."""
     count = len(gpus())
-    of_graphics = f"{count} GPU{'s' * (count != 1)}" if count else "no GPU"
-    return f"{platform.system()} {platform.machine()}, {cores()} cores, {of_graphics}"
+    graphics = counted(count, "GPU") if count else "no GPU"
+    return f"{platform.system()} {platform.machine()}, {cores()} cores, {graphics}"
 
 
 def gpus() -> list[str]:
-    """The GPUs that TensorFlow can use here, by the names and as far as CUDA_VISIBLE_DEVICES has them.
+    """The names of the GPUs that TensorFlow can use, among those of CUDA_VISIBLE_DEVICES if it is set.
 
-    The driver's tool says which there are. Where there are some, TensorFlow itself says how many it can use:
-    none where it lacks CUDA's libraries, which a warning says once.
+    `nvidia-smi` lists the GPUs. TensorFlow, in a child process, counts those that it can use: none if CUDA's
+    libraries are missing, which a warning reports once.
     """
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         names = [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
     else:
-        names = re.findall(r"^GPU (\d+):", _ask("-L"), re.MULTILINE)
+        names = re.findall(r"^GPU (\d+):", _nvidia_smi("-L"), re.MULTILINE)
     return names[: usable_gpus(len(names))] if names else []
 
 
 @functools.cache
-def usable_gpus(there: int) -> int:
-    """How many GPUs TensorFlow can use, asked in a process of its own: importing it here would hold them.
+def usable_gpus(present: int) -> int:
+    """The number of GPUs that TensorFlow can use, counted in a child process: importing it reserves them.
 
     Args:
-        there: how many the driver or the user says there are, for the warning.
+        present: The number of GPUs according to the driver or to CUDA_VISIBLE_DEVICES, for the warning.
     """
     code = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
     try:
@@ -54,7 +55,7 @@ def usable_gpus(there: int) -> int:
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            timeout=_ASKED_SECONDS,
+            timeout=_TENSORFLOW_TIMEOUT_SECONDS,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         usable = int(done.stdout.split()[-1]) if done.returncode == 0 else 0
@@ -63,45 +64,47 @@ def usable_gpus(there: int) -> int:
     if not usable:
         wanted = f"'tensorflow[and-cuda]=={metadata.version('tensorflow')}'"
         warn(
-            f"TensorFlow cannot use the GPUs of this machine ({there}), so networks are trained on the "
-            f"processor; to have it use them: {sys.executable} -m pip install {wanted}"
+            f"TensorFlow cannot use the GPUs of this machine ({present}); networks are trained on the CPU; "
+            f"to use the GPUs: {sys.executable} -m pip install {wanted}"
         )
     return usable
 
 
 @functools.cache
 def precision() -> tuple[str, str]:
-    """The shorter numbers that this machine computes natively, by Keras's name, and what computes them.
+    """The mixed-precision dtype policy that this machine supports natively, and the device that supports it.
 
-    bfloat16 on NVIDIA's compute capability 8 and up, float16 on 7; without a GPU, bfloat16 on a processor
-    with AVX-512 BF16 or AMX; float32 elsewhere. Of several GPUs the oldest counts.
+    `mixed_bfloat16` from NVIDIA's compute capability 8, `mixed_float16` from 7; without a GPU,
+    `mixed_bfloat16` on a CPU with AVX-512 BF16 or AMX; `float32` otherwise. The oldest GPU decides.
     """
     if gpus():
         capabilities = [
-            float(line) for line in _ask("--query-gpu=compute_cap", "--format=csv,noheader").split()
+            float(line) for line in _nvidia_smi("--query-gpu=compute_cap", "--format=csv,noheader").split()
         ]
         oldest = min(capabilities, default=0.0)
         name = BFLOAT16 if oldest >= 8 else FLOAT16 if oldest >= 7 else FLOAT32
         return name, f"a GPU of compute capability {oldest}"
     found = bfloat16_flags()
     return (
-        (BFLOAT16, f"a processor with {found[-1]}") if found else (FLOAT32, "what this machine is made for")
+        (BFLOAT16, f"a CPU with {found[-1]}") if found else (FLOAT32, "a CPU without bfloat16 instructions")
     )
 
 
 def bfloat16_flags() -> list[str]:
-    """What this processor has of instructions for bfloat16, as Linux calls them."""
+    """The bfloat16 instruction sets of the CPU, sorted, by Linux's names."""
     try:
-        told = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
         return []
-    return sorted(set(told[1].split()) & _CPU_FLAGS) if told else []
+    return sorted(set(found[1].split()) & _CPU_FLAGS) if found else []
 
 
-def _ask(*arguments: str) -> str:
-    """What NVIDIA's tool prints; nothing where there is none."""
+def _nvidia_smi(*arguments: str) -> str:
+    """The output of `nvidia-smi`; empty if it is missing or fails."""
     try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=_SMI_TIMEOUT_SECONDS
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -41,7 +41,7 @@ def command(
     """
     try:
         params = load()
-        logs.choose(params.log)
+        logs.configure(params.log)
         begin(params)
         from pipeline.tracking import STORE_ERRORS, store
 

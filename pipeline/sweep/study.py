@@ -65,7 +65,7 @@ class Study:
         done: Sequence[CellRun],
         history: Callable[[str], Sequence[float]],
     ):
-        logs.calm("optuna")
+        logs.silence("optuna")
         # of samplers that may change with Optuna's version, which is pinned
         logs.ignore(optuna.exceptions.ExperimentalWarning)
         self._sweep, self._seed, self._history = sweep, seed, history

@@ -138,7 +138,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _quiet() -> None:
-    logs.calm("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.pyfunc")
+    logs.silence("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.pyfunc")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar for each small file
     if MLFLOW_TRACKING_INSECURE_TLS.get():
         urllib3.disable_warnings(InsecureRequestWarning)  # one for each request, of what the user asked for

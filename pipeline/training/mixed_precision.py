@@ -52,7 +52,7 @@ def _taken() -> float:
     if machine_and_version not in known:
         print("timing float32 against bfloat16 on this processor, once", flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", __name__], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+            [sys.executable, "-m", __name__], capture_output=True, text=True, cwd=Path(__file__).parents[2]
         )
         if done.returncode != 0:
             return 1.0  # what cannot be timed is not used

@@ -18,13 +18,13 @@ from pipeline.config.schema import ModelParams, ScheduleParams, TrainParams
 from pipeline.evaluation import metrics
 from pipeline.evaluation.objective import Objective
 from pipeline.models import backbones
-from pipeline.runtime import logs as quiet
+from pipeline.runtime import logs
 from pipeline.runtime.hardware import FLOAT32
 from pipeline.training import feature_cache, graph_cache
 from pipeline.training.batches import PREDICTION_BATCH, Batches, Examples
 from pipeline.training.checkpoint import Checkpoint
 
-quiet.calm("tensorflow")
+logs.silence("tensorflow")
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
