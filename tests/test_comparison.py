@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import scipy.stats
+from sklearn.metrics import f1_score
 
 from pipeline.evaluation import comparison, intervals
 from pipeline.evaluation.objective import Objective
@@ -92,3 +94,21 @@ def test_tail_of_a_score_that_is_no_number_tells_nothing():
     labels = np.repeat([0, 1], 20)
     good, broken = read(labels, answers(labels, np.ones(40, bool))), read(labels, np.full((40, 2), np.nan))
     assert comparison.tail(Objective("loss"), good, broken) == 1
+
+
+def test_tail_is_the_normal_distributions():
+    random = np.random.default_rng(4)
+    labels = np.arange(90) % 3
+    first, second = (
+        read(labels, random.dirichlet(np.ones(3), 90) + np.eye(3)[labels] * w) for w in (0.3, 0.5)
+    )
+    rows = comparison._resamples(labels, comparison.RESAMPLES_OF_A_DEVIATION, 5)
+
+    def difference(drawn):
+        scores = [f1_score(labels[drawn], model.answers[drawn], average="macro") for model in (first, second)]
+        return scores[0] - scores[1]
+
+    deviation = np.std([difference(drawn) for drawn in rows], ddof=1)
+    expected = 2 * scipy.stats.norm.sf(abs(difference(np.arange(90))) / deviation)
+    assert 1e-4 < expected < 0.9
+    assert comparison.tail(Objective("macro_f1"), first, second, 5) == pytest.approx(expected)

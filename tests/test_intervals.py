@@ -193,3 +193,11 @@ def test_macro_averages_have_each_class_count_alike():
     # nearly Binomial(10, 1/2) of ten: 2 to 8 right, so a mean of 0.6 to 0.9
     assert (low, high) == (pytest.approx(0.6, abs=0.03), pytest.approx(0.9, abs=0.03))
     assert got["recall"][0] > 0.99
+
+
+def test_every_resample_answers_each_image_once():
+    confusion = np.array([[0, 1, 0, 0], [0, 1, 0, 0], [2, 0, 3, 1], [0, 0, 0, 4]])  # classes of 1, 1, 6 and 4
+    hits, answered = intervals._resamples(confusion, np.random.default_rng(0))
+    np.testing.assert_allclose(answered.sum(axis=0), 12)
+    assert (hits <= answered + 1e-9).all()
+    assert (hits <= confusion.sum(axis=1)[:, None] + 1e-9).all()
