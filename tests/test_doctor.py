@@ -52,7 +52,7 @@ def small_set(splits: list[str], classes: list[str], images: np.ndarray | None =
 
 
 @pytest.mark.parametrize("every_pair", [True, False])
-def test_near_duplicates_are_found_and_strangers_are_not(monkeypatch, every_pair):
+def test_near_duplicates_are_found_and_distinct_images_are_not(monkeypatch, every_pair):
     monkeypatch.setattr(duplicates, "EXACT", 204 if every_pair else 203)
     images = blots(200)
     smaller = images[3].resize((48, 48)).resize((96, 96))
@@ -67,7 +67,7 @@ def test_near_duplicates_are_found_and_strangers_are_not(monkeypatch, every_pair
         (50, 201, False),
         (120, 202, False),
     ]
-    assert all(pair.correlation >= 0.95 and pair.distance <= duplicates.DISTANCE for pair in found)
+    assert all(pair.correlation >= 0.95 and pair.distance <= duplicates.MAX_DISTANCE for pair in found)
 
 
 def test_hashes_are_image_hashs():
@@ -97,16 +97,16 @@ def test_most_near_hashes_are_found_without_comparing_all():
             pair for left, right, bits in found for pair in zip(left.tolist(), right.tolist(), strict=True)
         ]
 
-    found = pairs(duplicates._likely_near(hashes, hashes))
+    found = pairs(duplicates._sampled_near(hashes, hashes))
     assert len(found) == len(set(found))
     assert all(one < other for one, other in found)
     assert len(planted & set(found)) >= 0.99 * 2000
     distances = [int(hashes[one] ^ hashes[other]).bit_count() for one, other in found]
-    assert max(distances) <= duplicates.NEARER
+    assert max(distances) <= duplicates.MAX_DISTANCE_SAMPLED
     # of others, which mirror images are: the later ones alone
     few = hashes[:2], np.array([7, hashes[0]], np.uint64)
-    assert pairs(duplicates._likely_near(*few)) == [(0, 1)]
-    assert pairs(duplicates._likely_near(*(side[::-1] for side in few))) == []
+    assert pairs(duplicates._sampled_near(*few)) == [(0, 1)]
+    assert pairs(duplicates._sampled_near(*(side[::-1] for side in few))) == []
 
 
 def test_only_the_rows_that_are_asked_for_are_compared():
@@ -116,13 +116,13 @@ def test_only_the_rows_that_are_asked_for_are_compared():
     assert duplicates.near(images, rows[:3]) == ([], True)
 
 
-def test_images_of_one_colour_are_like_nothing():
+def test_images_of_one_colour_resemble_nothing():
     images = np.stack([np.full((64, 64, 3), value, np.uint8) for value in (0, 10, 255)])
     assert duplicates.near(images, np.arange(3)) == ([], True)
 
 
 def test_pairs_that_never_end_are_cut_off(monkeypatch):
-    monkeypatch.setattr(duplicates, "MOST", 100)
+    monkeypatch.setattr(duplicates, "MAX_PAIRS", 100)
     found, complete = duplicates.near(pixels(blots(1) * 60), np.arange(60))
     assert len(found) == 100
     assert not complete
@@ -157,7 +157,7 @@ def test_suspects_are_as_sure_to_be_of_another_class_as_its_own_images():
     assert label_noise.suspects(given, probabilities).tolist() == [1, 5]
 
 
-def test_looks_read_headers_only(tmp_path):
+def test_only_headers_are_read(tmp_path):
     def encoded(mode: str, size: tuple[int, int], kind: str) -> bytes:
         file = io.BytesIO()
         Image.new(mode, size).save(file, kind)
@@ -169,27 +169,29 @@ def test_looks_read_headers_only(tmp_path):
         encoded("CMYK", (64, 64), "JPEG"),
         b"gone",
     ]
-    seen = image_stats.look(
+    seen = image_stats.read_headers(
         [SourceImage(f"{n}", "a", lambda data=data: data) for n, data in enumerate(files)]
     )
     assert seen.formats == {"JPEG": 2, "PNG": 1}
     assert seen.modes == {"RGB": 1, "L": 1, "CMYK": 1}
     assert seen.sizes.tolist() == [[200, 100], [40, 300], [64, 64], [0, 0]]
-    assert seen.smaller(64).tolist() == [1]
-    assert seen.spread() == "from 64 x 64 to 200 x 100 px, median 40 x 300 px"
+    assert seen.upsampled(64).tolist() == [1]
+    assert seen.size_range() == "from 64 x 64 to 200 x 100 px, median 40 x 300 px"
 
 
-def test_quick_part_tells_of_uneven_and_small_classes():
+def test_console_warns_of_imbalanced_and_small_classes():
     even = small_set([TRAIN] * 20 + [VALIDATION] * 20, ["cat", "dog"] * 20)
     assert len(class_balance.lines(even)) == 1
     uneven = small_set([TRAIN] * 8 + [VALIDATION] * 12, ["dog"] * 2 + ["cat"] * 6 + ["cat"] * 11 + ["dog"])
     first, second, _ = class_balance.lines(uneven)
-    assert "cat has 5.7 times as many images as dog; always answering cat would score 0.85" in first
+    assert (
+        "cat has 5.7 times as many images as dog; always predicting cat scores an accuracy of 0.85" in first
+    )
     assert "train.class_weight=balanced" in first
     assert second.endswith(": dog 1")
 
 
-def test_pairs_are_told_by_labels_then_by_splits():
+def test_pairs_are_grouped_by_labels_then_by_splits():
     prepared = small_set([TRAIN, TEST, TRAIN, TRAIN, TEST, VALIDATION], ["a", "a", "a", "b", "b", "b"])
     pairs = [
         Pair(0, 1, 4, 0.9, False),
@@ -197,36 +199,41 @@ def test_pairs_are_told_by_labels_then_by_splits():
         Pair(2, 3, 1, 0.95, False),
         Pair(4, 5, 1, 0.97, False),
     ]
-    torn, leaks, within = checks.duplicates(prepared, pairs, complete=True)
-    assert [(row.image, row.other) for row in torn.rows] == [("2.png", "3.png")]
+    conflicting, leaks, within = checks.duplicates(prepared, pairs, complete=True)
+    assert [(row.image, row.other) for row in conflicting.rows] == [("2.png", "3.png")]
     assert [(row.image, row.other) for row in leaks.rows] == [("0.png", "1.png"), ("4.png", "5.png")]
-    assert "1 test image has a near duplicate among the training images" in leaks.meaning
+    assert "1 test image has a near duplicate in the training split" in leaks.meaning
     assert [(row.image, row.other) for row in within.rows] == [("0.png", "2.png")]
     assert within.rows[0].detail == "correlation 0.990, 0 of 64 bits differ, mirrored"
-    assert (torn.to_do, leaks.to_do, within.to_do) == (True, True, False)
+    assert (conflicting.is_warning, leaks.is_warning, within.is_warning) == (True, True, False)
 
 
-def test_needs_add_up(tmp_path):
+def test_cost_adds_up(tmp_path):
     (tmp_path / "images.npy").write_bytes(bytes(5000))
     prepared = replace(small_set([TRAIN] * 6 + [VALIDATION] * 4, ["a", "b"] * 5), path=tmp_path)
-    pace = cost.Pace(
-        features=100.0, epoch=2.0, tuned_epoch=8.0, memory=3 << 30, weights=1000, features_bytes=400
+    measured = cost.Measured(
+        features_seconds=100.0,
+        epoch_seconds=2.0,
+        fine_tuning_seconds=8.0,
+        memory_bytes=3 << 30,
+        weights_bytes=1000,
+        features_bytes=400,
     )
     arguments = ["--train.epochs=5", "--model.name=transfer", "--model.fine_tune_epochs=3"]
     params = load(arguments, ROOT / "params.yaml")
-    alone = cost.Room(workers=1, worker_memory=2 << 30, memory=16 << 30, disk=10**9)
-    one = cost.of(params, prepared, pace, cells=10, room=alone, left=1.0)
+    alone = cost.Resources(workers=1, worker_bytes=2 << 30, memory_bytes=16 << 30, disk_bytes=10**9)
+    one = cost.estimate(params, prepared, measured, cells=10, resources=alone, features_left=1.0)
     # 10 s until it starts, the features, 10 cells of 5 * 2 + 3 * 8 s and 1.7 s beside
     assert one.seconds == pytest.approx(10 + 100 + 340 + 17)
-    assert one.memory == 3 << 30
+    assert one.memory_bytes == 3 << 30
     # a cell's weights, its report, and 4 predictions; a checkpoint is three times the weights
-    assert one.disk == 10 * (1000 + 300_000 + 240) + 3000 + 400
-    assert one.prepared == 5000
-    pair = replace(alone, workers=2, worker_memory=4 << 30)
-    two = cost.of(params, prepared, pace, cells=10, room=pair, left=0.0)
+    assert one.disk_bytes == 10 * (1000 + 300_000 + 240) + 3000 + 400
+    assert one.prepared_bytes == 5000
+    pair = replace(alone, workers=2, worker_bytes=4 << 30)
+    two = cost.estimate(params, prepared, measured, cells=10, resources=pair, features_left=0.0)
     assert two.seconds == pytest.approx(10 + 340 / 1.2 + 8.5)
-    assert two.memory == 8 << 30
-    assert dict(page.needed(two))["time"] == "some 5 min (10 cells, 2 at a time)"
+    assert two.memory_bytes == 8 << 30
+    assert dict(two.texts())["time"] == "about 5 min (10 cells, 2 at a time)"
 
 
 class _Page(HTMLParser):
@@ -264,9 +271,9 @@ def test_page_shows_names_as_they_are_and_bounds_its_images():
     assert "damaged: <i>" in read.text
     assert not {"b", "i"} & {tag for tag, _ in read.tags}
     images = [attrs["src"] for tag, attrs in read.tags if tag == "img"]
-    assert len(images) == page.SHOWN
+    assert len(images) == page.MAX_IMAGES
     assert all(source.startswith("data:image/jpeg;base64,") for source in images)
-    assert "Ready, with 1 thing to look at" in read.text
+    assert "Ready to sweep, with 1 warning" in read.text
     assert "At least 58 near duplicates within a split" in read.text
     rows = findings.table(found).decode().splitlines()
     assert rows[0] == "kind,image,label,other,other_label,split,other_split,detail"
@@ -296,7 +303,7 @@ def folder_of(path: Path, counts: dict[str, int]) -> Path:
     return path
 
 
-def test_every_reason_why_the_sweep_would_fail_is_told(project: Project):
+def test_every_reason_why_the_sweep_would_fail_is_reported(project: Project):
     photos = folder_of(project.path / "photos", {"cat": 20, "horse": 60})
     for number in range(10):
         (photos / "cat" / f"bad{number}.jpg").write_bytes(b"")
@@ -314,7 +321,7 @@ def test_every_reason_why_the_sweep_would_fail_is_told(project: Project):
     (run,) = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'doctor'")
     assert run.info.status == "FAILED"
     assert run.data.metrics["findings/left_out"] == 10
-    # the sweep tells at first sight what takes no closer look
+    # the sweep itself warns of what needs no model
     plan = ("--sweep.dry_run=true", "--train.precision=float32", "--data.max_rejected=0.2")
     result = project.run("sweep", arguments[0], *plan)
     assert result.returncode == 0, result.stderr
@@ -322,7 +329,7 @@ def test_every_reason_why_the_sweep_would_fail_is_told(project: Project):
     assert "mlflow run . -e doctor" in result.stdout
 
 
-def test_first_model_without_a_backbone_is_asked_about_every_image(tmp_path):
+def test_baseline_without_a_backbone_predicts_every_image(tmp_path):
     from pipeline import models
     from pipeline.doctor import baseline
     from pipeline.training import batches
@@ -334,10 +341,10 @@ def test_first_model_without_a_backbone_is_asked_about_every_image(tmp_path):
     folds = label_noise.folds(prepared.labels, np.arange(60), seed=1)
     network = models.build(params.model, 32, 2, seed=1)
     splits = [batches.examples(prepared, split) for split in (TRAIN, VALIDATION, TEST)]
-    answers = baseline.ask(network, params, prepared, splits, folds)
-    assert answers.by == "simple_cnn at 32 px"
+    answers = baseline.predict_out_of_fold(network, params, prepared, splits, folds)
+    assert answers.model == "simple_cnn at 32 px"
     assert answers.probabilities.shape == (60, 2)
-    assert answers.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)  # nobody was left out
+    assert answers.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)  # every image was predicted
 
 
 def test_photos_have_hardly_any_false_near_duplicates(shared: Path, tmp_path: Path):
@@ -379,7 +386,7 @@ def test_planted_faults_are_found(shared: Path, project: Project):
     assert across.found >= 25
     assert found["in the first 40"].found >= 10
     assert found["broken files"].found == found["broken files"].listed == 10
-    assert "Ready, with" in result.stdout
+    assert "Ready to sweep, with" in result.stdout
     assert (project.path / "doctor" / "doctor.html").stat().st_size < 3_000_000
     (run,) = MlflowClient(project.uri).search_runs(["0"], "tags.step = 'doctor'")
     assert run.info.status == "FINISHED"

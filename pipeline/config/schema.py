@@ -375,5 +375,5 @@ class ExportParams(Section):
 class DoctorParams(Section):
     """How closely the images are looked at before anything is trained."""
 
-    labels: bool = Field(description="true: train a first model, and list the labels that it doubts")
+    labels: bool = Field(description="true: train a baseline model and list label-error candidates")
     output: Text = Field(description="folder of doctor.html and findings.csv; relative to the project")

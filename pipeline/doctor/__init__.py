@@ -1,1 +1,1 @@
-"""What can be known of labelled images before anything is trained: pure functions, nothing is written."""
+"""Checks of labelled images before training. The modules return findings; the step writes them."""

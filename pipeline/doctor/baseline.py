@@ -1,7 +1,7 @@
-"""A first, quick model of the images, asked about each one that it has not seen.
+"""A quick baseline model whose out-of-fold predictions find label-error candidates.
 
-Where the sweep's network stands on a frozen backbone: logistic regression on the backbone's features, which
-the sweep reuses. Elsewhere: `simple_cnn` on small images for a few epochs, which knows far less.
+With a frozen backbone: logistic regression on the backbone's features, which the sweep reuses. Otherwise:
+`simple_cnn` on small images for a few epochs, which is much weaker.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from pipeline.models import backbones
 from pipeline.training import feature_cache, train
 from pipeline.training.batches import PREDICTION_BATCH, Batches, Examples
 
-FEWEST = 50  # images that a first model is worth anything with
+MIN_IMAGES = 50  # with fewer, the model is too weak to be of use
 
 _SIDE = 32  # px
-_MOST = 10_000  # images that a network is trained on for each fold
+_MAX_TRAINING_IMAGES = 10_000  # of simple_cnn, per fold
 _SETTINGS = {
     "model.name": "simple_cnn",
     "model.activation": "relu",
@@ -41,87 +41,84 @@ _SETTINGS = {
     "train.augment": False,
     "train.early_stopping_patience": None,
 }
-_SHRINKAGE = 0.01  # inverse strength of the regression's penalty: features are many, and images few
+_INVERSE_PENALTY = 0.01  # scikit-learn's C: there are many features, and few images
+_MAX_ITERATIONS = 300
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a first model says of n images that it has not seen.
+class BaselinePredictions:
+    """Out-of-fold predictions of n images.
 
     Attributes:
-        by: the model, in words.
+        model: The model, in words.
         probabilities: (n, num_classes) float64.
     """
 
-    by: str
+    model: str
     probabilities: np.ndarray
 
 
-def ask(
+def predict_out_of_fold(
     network: keras.Model, params: Params, prepared: Prepared, splits: Sequence[Examples], folds: np.ndarray
-) -> Answers:
-    """Trains a model for each fold, and asks it about the fold.
+) -> BaselinePredictions:
+    """Train a model per fold on the other folds, and predict the fold.
 
     Args:
-        network: of the sweep.
-        params: seed, and the sections that are no matter of the first model.
+        network: The sweep's network.
+        params: The sweep's parameters; the seed and the metric are used.
         prepared: n images.
-        splits: they again, each in one of these; features are kept where training looks for them.
-        folds: (n,) int64, of each image the fold in which it is predicted.
+        splits: The same images as examples, each in one split; features are cached as training expects.
+        folds: (n,) int64, each image's fold.
     """
     if backbones.is_frozen(network):
-        found = _features(backbones.extractor(network), splits, len(prepared.names))
-        return Answers(
-            f"logistic regression on the features of {params.model.backbone}"
-            if params.model.name == "transfer"
-            else f"logistic regression on the features of {params.model.name}",
-            _by_regression(found, prepared, folds),
+        features = _features(backbones.extractor(network), splits, len(prepared.names))
+        name = params.model.backbone if params.model.name == "transfer" else params.model.name
+        return BaselinePredictions(
+            f"logistic regression on the features of {name}", _logistic_regression(features, prepared, folds)
         )
-    return Answers(f"simple_cnn at {_SIDE} px", _by_network(params, prepared, folds))
+    return BaselinePredictions(f"simple_cnn at {_SIDE} px", _simple_cnn(params, prepared, folds))
 
 
 def _features(extractor: keras.Model, splits: Sequence[Examples], count: int) -> np.ndarray:
     """(count, channels) float32, in the order of the images."""
-    found = np.empty((count, extractor.output.shape[-1]), np.float32)
+    features = np.empty((count, extractor.output.shape[-1]), np.float32)
     for split in splits:
-        found[split.indices] = feature_cache.compute(
-            extractor,
-            lambda rows, split=split: Batches(
-                replace(split, indices=rows), PREDICTION_BATCH, with_labels=False
-            ),
-            split.indices,
-            split.features,
-        )
-    return found
+
+        def batches(rows: np.ndarray, split: Examples = split) -> Batches:
+            return Batches(replace(split, indices=rows), PREDICTION_BATCH, with_labels=False)
+
+        features[split.indices] = feature_cache.compute(extractor, batches, split.indices, split.features)
+    return features
 
 
-def _by_regression(found: np.ndarray, prepared: Prepared, folds: np.ndarray) -> np.ndarray:
-    probabilities = np.zeros((len(found), len(prepared.classes)))
+def _logistic_regression(features: np.ndarray, prepared: Prepared, folds: np.ndarray) -> np.ndarray:
+    probabilities = np.zeros((len(features), len(prepared.classes)))
     for fold in np.unique(folds):
-        rest, asked = folds != fold, folds == fold
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=_SHRINKAGE, max_iter=300))
-        model.fit(found[rest], prepared.labels[rest])
-        # of a rare class the rest may hold none
-        probabilities[np.ix_(asked, model.classes_)] = model.predict_proba(found[asked])
+        training, predicted = folds != fold, folds == fold
+        regression = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_MAX_ITERATIONS)
+        model = make_pipeline(StandardScaler(), regression)
+        model.fit(features[training], prepared.labels[training])
+        # a rare class may be missing from the training folds
+        probabilities[np.ix_(predicted, model.classes_)] = model.predict_proba(features[predicted])
     return probabilities
 
 
-def _by_network(params: Params, prepared: Prepared, folds: np.ndarray) -> np.ndarray:
+def _simple_cnn(params: Params, prepared: Prepared, folds: np.ndarray) -> np.ndarray:
     own, objective = params.with_values(_SETTINGS), Objective(params.sweep.metric)
-    images = np.stack([_small(image) for image in prepared.images])
+    images = np.stack([_resized(image) for image in prepared.images])
     probabilities = np.zeros((len(images), len(prepared.classes)))
-    drawn = np.random.default_rng(params.seed).permutation(len(images))
+    shuffled = np.random.default_rng(params.seed).permutation(len(images))
     for fold in tqdm(np.unique(folds), desc="labels", unit=" folds", disable=None, leave=False):
-        rest = np.sort(drawn[folds[drawn] != fold][:_MOST])
-        rest, asked = (
-            Examples(images, prepared.labels, rows) for rows in (rest, np.flatnonzero(folds == fold))
+        rows = np.sort(shuffled[folds[shuffled] != fold][:_MAX_TRAINING_IMAGES])
+        training, predicted = (
+            Examples(images, prepared.labels, indices) for indices in (rows, np.flatnonzero(folds == fold))
         )
         trained = train.train(
-            own.model, own.train, rest, asked, len(prepared.classes), params.seed, objective
+            own.model, own.train, training, predicted, len(prepared.classes), params.seed, objective
         )
-        probabilities[asked.indices] = trained.probabilities
-    return np.nan_to_num(probabilities)  # of a training that diverged
+        probabilities[predicted.indices] = trained.probabilities
+    return np.nan_to_num(probabilities)  # a fold whose training diverged predicts NaN
 
 
-def _small(image: np.ndarray) -> np.ndarray:
+def _resized(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BOX))

@@ -1,58 +1,65 @@
-"""What can be told of prepared images at once: classes that are rare, or small. Imports nothing heavy."""
+"""Class imbalance and small classes of a prepared dataset, for the console. Imports nothing heavy."""
 
 from collections.abc import Mapping
 
 from pipeline.dataset.prepare import Prepared
-from pipeline.runtime import console
-from pipeline.sources import split_names
+from pipeline.runtime.console import few
+from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
-UNEVEN = 2.0  # times as many images as the smallest class has: from here the largest is worth a word
-FEW = 10  # validation images; with fewer, one image moves a class's recall by more than a tenth
+MAX_IMBALANCE = 2.0  # images of the largest class per image of the smallest; a higher ratio is reported
+MIN_VALIDATION_IMAGES = 10  # per class; below it, one image moves the recall by more than a tenth
+_LISTED = 5  # classes
 
 
 def lines(prepared: Prepared) -> list[str]:
-    """What `prepare` does not tell of its images, in at most three lines for the console."""
-    counts = class_counts(prepared)
-    told = []
-    if unevenness(counts) >= UNEVEN:
-        told.append(
-            f"the classes are uneven: {imbalance(counts)}; train.class_weight=balanced evens them out"
-        )
-    if scarce := few(prepared):
-        told.append(f"few validation images, so rough scores: {some(scarce)}")
-    told.append("`mlflow run . -e doctor` looks closer at the images: near duplicates, doubtful labels")
-    return told
+    """Warnings on imbalance and small classes, and the command for all checks: one to three lines."""
+    counts, found = class_counts(prepared), []
+    if imbalance(counts) >= MAX_IMBALANCE:
+        found.append(f"imbalanced classes: {imbalance_text(counts)}; consider train.class_weight=balanced")
+    if small := small_classes(prepared):
+        found.append(f"few validation images, so imprecise scores: {listed(small)}")
+    return [*found, "run `mlflow run . -e doctor` to find near duplicates and label errors"]
 
 
 def class_counts(prepared: Prepared) -> dict[str, int]:
-    """The images of each class, over all splits."""
-    counts = [
-        prepared.counts(split) for split in (split_names.TRAIN, split_names.VALIDATION, split_names.TEST)
-    ]
+    """The number of images of each class, over all splits."""
+    counts = [prepared.counts(split) for split in (TRAIN, VALIDATION, TEST)]
     return {name: sum(count[name] for count in counts) for name in prepared.classes}
 
 
-def unevenness(counts: Mapping[str, int]) -> float:
-    """How many times as many images as the smallest class the largest has."""
+def imbalance(counts: Mapping[str, int]) -> float:
+    """The ratio of the largest class to the smallest, 1 or more; an empty class counts as 1 image.
+
+    >>> imbalance({"cat": 90, "dog": 30})
+    3.0
+    """
     return max(counts.values()) / max(1, min(counts.values()))
 
 
-def imbalance(counts: Mapping[str, int]) -> str:
-    """The largest and the smallest class, and what always answering the largest would score, in words."""
-    largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)
+def imbalance_text(counts: Mapping[str, int]) -> str:
+    """The imbalance, and the accuracy of always predicting the largest class, in words.
+
+    >>> imbalance_text({"cat": 90, "dog": 30})
+    'cat has 3.0 times as many images as dog; always predicting cat scores an accuracy of 0.75'
+    """
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     share = counts[largest] / sum(counts.values())
     return (
-        f"{largest} has {unevenness(counts):.1f} times as many images as {smallest}; always answering "
-        f"{largest} would score {share:.2f}"
+        f"{largest} has {imbalance(counts):.1f} times as many images as {smallest}; always predicting "
+        f"{largest} scores an accuracy of {share:.2f}"
     )
 
 
-def few(prepared: Prepared) -> dict[str, int]:
-    """The classes with fewer than `FEW` validation images, and how many each has."""
-    counts = prepared.counts(split_names.VALIDATION)
-    return {name: count for name, count in counts.items() if count < FEW}
+def small_classes(prepared: Prepared) -> dict[str, int]:
+    """The classes with fewer than `MIN_VALIDATION_IMAGES` validation images, with their numbers."""
+    counts = prepared.counts(VALIDATION)
+    return {name: count for name, count in counts.items() if count < MIN_VALIDATION_IMAGES}
 
 
-def some(counts: Mapping[str, int]) -> str:
-    """The first few classes with their counts, and how many more there are."""
-    return console.few([f"{name} {count:,}" for name, count in counts.items()], 5)
+def listed(counts: Mapping[str, int]) -> str:
+    """The first five classes with their numbers, and the number of other classes.
+
+    >>> listed({"cat": 3, "dog": 1})
+    'cat 3, dog 1'
+    """
+    return few([f"{name} {count:,}" for name, count in counts.items()], _LISTED)

@@ -1,102 +1,153 @@
-"""What a sweep will take: time, memory and disk, reckoned from how fast its network is here."""
+"""Estimates the time, memory and disk space of a sweep from the measured speed of its network."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.config.params import Params
 from pipeline.dataset.prepare import Prepared
+from pipeline.runtime.console import duration, file_size
 from pipeline.sources.split_names import VALIDATION
 
 # Measured with `benchmarks.overhead` and `benchmarks.workers` on two cores.
-_START = 10.0  # seconds until the first cell trains
-_REST_OF_A_CELL = 1.7  # seconds: building, tracing, report, model, store
-_GAIN = 1.2  # what several processes of one thread each train more than one of several
+_STARTUP_SECONDS = 10.0  # until the first cell trains
+_OVERHEAD_SECONDS = 1.7  # per cell: build, trace, report, model, store
+_PARALLEL_SPEEDUP = 1.2  # of several single-threaded processes over one process with several threads
 
-_REPORT = 300_000  # bytes of a cell's figures, tables and metadata
-_PREDICTION = 60  # bytes of a row in its predictions.parquet, of long names
+_REPORT_BYTES = 300_000  # per cell: figures, tables, metadata
+_PREDICTION_BYTES = 60  # per row of predictions.parquet, with long names
 
 
 @dataclass(frozen=True)
-class Pace:
-    """What a network takes here.
+class Measured:
+    """The measured speed and size of a network on this machine.
 
     Attributes:
-        features: seconds to compute a frozen backbone's features once; 0 where training does not use them.
-        epoch: seconds of an epoch of `train.epochs`, its validation included.
-        tuned_epoch: seconds of an epoch of fine-tuning; 0 without any.
-        memory: bytes that the process has of its own while it trains.
-        weights: bytes of the network's weights.
-        features_bytes: of the kept features.
+        features_seconds: To compute a frozen backbone's features once; 0 if training does not use them.
+        epoch_seconds: Per epoch of `train.epochs`, validation included.
+        fine_tuning_seconds: Per epoch of fine-tuning; 0 without fine-tuning.
+        memory_bytes: Private memory of the process during training.
+        weights_bytes: Size of the weights.
+        features_bytes: Size of the cached features.
     """
 
-    features: float
-    epoch: float
-    tuned_epoch: float
-    memory: int
-    weights: int
+    features_seconds: float
+    epoch_seconds: float
+    fine_tuning_seconds: float
+    memory_bytes: int
+    weights_bytes: int
     features_bytes: int
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a sweep has on this machine.
+class Resources:
+    """What this machine offers the sweep.
 
     Attributes:
-        workers: processes at once.
-        worker_memory: bytes that each is taken to need at least.
-        memory: bytes that there are.
-        disk: bytes that are free.
+        workers: Parallel processes, 1 or more.
+        worker_bytes: Memory reserved per worker.
+        memory_bytes: Memory of the machine.
+        disk_bytes: Free disk space.
     """
 
     workers: int
-    worker_memory: int
-    memory: int
-    disk: int
+    worker_bytes: int
+    memory_bytes: int
+    disk_bytes: int
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a sweep takes.
+class Cost:
+    """The estimated cost of a sweep.
 
     Attributes:
-        cells: how many there are.
-        room: what it has.
-        seconds: of the whole, roughly.
-        memory: bytes, of all workers together.
-        disk: bytes that come to lie beside the prepared images.
-        prepared: bytes of the prepared images, which are there.
+        cells: Number of cells.
+        resources: What the machine offers.
+        seconds: Of the whole sweep, roughly.
+        memory_bytes: Of all workers together.
+        disk_bytes: Of runs, checkpoints and features, without the prepared images.
+        prepared_bytes: Of the prepared images, which exist already.
     """
 
     cells: int
-    room: Room
+    resources: Resources
     seconds: float
-    memory: int
-    disk: int
-    prepared: int
+    memory_bytes: int
+    disk_bytes: int
+    prepared_bytes: int
+
+    def texts(self) -> list[tuple[str, str]]:
+        """Name and value of the time, the memory and the disk space."""
+        offered, time = self.resources, duration(round(self.seconds, -1))
+        return [
+            ("time", f"about {time} ({self.cells:,} cells, {offered.workers} at a time)"),
+            ("memory", f"{file_size(self.memory_bytes)} of {file_size(offered.memory_bytes)}"),
+            (
+                "disk",
+                f"{file_size(self.disk_bytes)} of {file_size(offered.disk_bytes)} free; the prepared images "
+                f"already use {file_size(self.prepared_bytes)}",
+            ),
+        ]
 
 
-def of(params: Params, prepared: Prepared, pace: Pace, cells: int, room: Room, left: float) -> Needs:
-    """What the sweep takes.
+def shortages(cost: Cost, local_store: bool) -> tuple[list[str], list[str]]:
+    """What the sweep lacks on this machine.
 
     Args:
-        params: those in force.
-        prepared: the images.
-        pace: what was measured.
-        cells: how many there are.
-        room: what the sweep has.
-        left: fraction of the features that are not computed yet.
+        cost: Of the sweep.
+        local_store: Whether the runs are written to this machine's disk.
+
+    Returns:
+        Errors, for which the sweep would fail, and warnings.
     """
-    fine_tuning = (params.epochs - params.train.epochs) * pace.tuned_epoch
-    trained = cells * (params.train.epochs * pace.epoch + fine_tuning)
-    artifacts = pace.weights + _REPORT + _PREDICTION * len(prepared.indices(VALIDATION))
-    checkpoint = 3 * pace.weights  # weights, momenta and the best epoch's weights
-    return Needs(
+    offered, errors, warnings = cost.resources, [], []
+    if local_store and cost.disk_bytes > offered.disk_bytes:
+        errors.append(
+            f"not enough disk space in {Path.cwd()}: the runs of {cost.cells:,} cells need about "
+            f"{file_size(cost.disk_bytes)}, {file_size(offered.disk_bytes)} are free; free some, or sweep "
+            "fewer cells"
+        )
+    if cost.memory_bytes > offered.memory_bytes:
+        warnings.append(
+            f"{offered.workers} workers need about {file_size(cost.memory_bytes)} of memory, this machine "
+            f"has {file_size(offered.memory_bytes)}: lower sweep.workers or train.batch_size"
+        )
+    return errors, warnings
+
+
+def estimate(
+    params: Params,
+    prepared: Prepared,
+    measured: Measured,
+    cells: int,
+    resources: Resources,
+    features_left: float,
+) -> Cost:
+    """Estimate the cost of a sweep.
+
+    Args:
+        params: The sweep's parameters.
+        prepared: The dataset.
+        measured: The network's speed and size.
+        cells: Number of cells.
+        resources: What the machine offers.
+        features_left: The fraction of the features that is not cached yet, 0 to 1.
+    """
+    fine_tuning = (params.epochs - params.train.epochs) * measured.fine_tuning_seconds
+    training = cells * (params.train.epochs * measured.epoch_seconds + fine_tuning)
+    speedup = _PARALLEL_SPEEDUP if resources.workers > 1 else 1.0
+    predictions = _PREDICTION_BYTES * len(prepared.indices(VALIDATION))
+    artifacts = measured.weights_bytes + _REPORT_BYTES + predictions
+    checkpoint = 3 * measured.weights_bytes  # weights, momenta and the best epoch's weights
+    return Cost(
         cells=cells,
-        room=room,
-        seconds=_START
-        + left * pace.features
-        + (trained / _GAIN if room.workers > 1 else trained)
-        + cells * _REST_OF_A_CELL / room.workers,
-        memory=room.workers * max(room.worker_memory, pace.memory),
-        disk=cells * artifacts + room.workers * checkpoint + int(left * pace.features_bytes),
-        prepared=sum(path.stat().st_size for path in prepared.path.iterdir()),
+        resources=resources,
+        seconds=_STARTUP_SECONDS
+        + features_left * measured.features_seconds
+        + training / speedup
+        + cells * _OVERHEAD_SECONDS / resources.workers,
+        memory_bytes=resources.workers * max(resources.worker_bytes, measured.memory_bytes),
+        disk_bytes=cells * artifacts
+        + resources.workers * checkpoint
+        + int(features_left * measured.features_bytes),
+        prepared_bytes=sum(path.stat().st_size for path in prepared.path.iterdir()),
     )

@@ -1,19 +1,20 @@
-"""Images that are nearly the same: resized, saved again, made lighter, cropped a little, or mirrored.
+"""Near duplicates: images that were resized, recompressed, brightened, slightly cropped, or mirrored.
 
-Three looks, each slower and stricter than the one before. The first compares perceptual hashes (ImageHash's
+Three stages, each slower and stricter than the last. The first compares perceptual hashes (ImageHash's
 `phash`, after N. Krawetz, "Looks Like It", 2011: the signs of the lowest 8 x 8 frequencies of the gray
-image against their median), the second colour thumbnails, the third larger ones, one of them cropped in
-several ways, for where it is the crop that made the difference.
+image relative to their median), the second colour thumbnails, the third larger thumbnails under several
+crops of one of the two images.
 
-Measured on 8,000 photos at 64 px, of which 400 at a time were planted again, resized to a half, saved as JPEG
-of quality 40, made 10 % lighter or darker, or cropped by 2 or 5 %: more than 99 % of each kind pass the first
-look, and of the strangers among the photos 9,077 pairs of 32 million (with `dhash` 30,377, with `whash`
-814,382). Of pairs that pass the second, planted ones have 0.97 and more in the third, strangers 0.93 at most.
+Measured on 8,000 photos at 64 px, with 400 planted copies at a time, at half the size, as JPEG of quality 40,
+10 % brighter or darker, or cropped by 2 or 5 %: more than 99 % of each kind pass the first stage, and of
+distinct photos 9,077 of 32 million pairs (30,377 with `dhash`, 814,382 with `whash`). Of the pairs that pass
+the second stage, planted ones correlate by 0.97 and more in the third, distinct ones by 0.93 at most.
 
-Up to `EXACT` images every pair gets the first look. Of more, only pairs whose hashes agree in some bits (16
-bits of a million images), drawn at random, in one of 64 draws (locality-sensitive hashing: P. Indyk, R.
-Motwani, "Approximate nearest neighbors", 1998), and 12 bits may differ. Of 1,502 pairs that pass all looks
-on 8,000 photos with 1,500 planted copies, as many bits as a million images have leave 99.5 %, and add none.
+Up to `EXACT` images, the first stage compares every pair. With more, it compares only pairs whose hashes
+agree in a random subset of bits (16 bits for a million images) in one of 64 draws (locality-sensitive
+hashing: P. Indyk, R. Motwani, "Approximate nearest neighbors", 1998), and allows a distance of 12 bits. On
+8,000 photos with 1,500 planted copies, 1,502 pairs pass all stages; with the bits of a million images, 99.5 %
+of these are found, and no others.
 """
 
 import math
@@ -28,34 +29,35 @@ from PIL import Image
 from pipeline.runtime.hardware import cores
 
 EXACT = 30_000  # images, up to which all pairs are compared
-DISTANCE = 16  # bits of 64 in which the hashes of near duplicates differ at most
-NEARER = 12  # the same where not all pairs are compared: strangers grow with the square of the number
-SIMILAR = 0.75  # correlation of their thumbnails, at least
-SAME = 0.95  # and of the larger ones, fitted
-MOST = 20_000  # pairs that get a third look: with more, the images are too alike for pairs to tell anything
+MAX_DISTANCE = 16  # bits of 64, between the hashes of near duplicates
+MAX_DISTANCE_SAMPLED = 12  # bits, above `EXACT` images: false pairs grow with the square of the images
+MIN_CORRELATION = 0.75  # of thumbnails
+MIN_FITTED = 0.95  # of larger thumbnails, under the best crop
+MAX_PAIRS = 20_000  # that enter the third stage; with more, the images are too similar for pairs to matter
 
-_HASHED = 32  # px; what `phash` makes of any image first
+_HASHED = 32  # px; `phash` first resizes to this
 _THUMBNAIL = 16  # px
 _FITTED = 32  # px
-_CROPS = (0.025, 0.05)  # parts of the width and height that are cut off
-_COMPARED = 1 << 21  # hashes compared at once: 16 MB
-_CHECKED = 4096  # pairs of thumbnails compared at once: 25 MB
-_DRAWS = 64  # of bits that hashes must agree in
-_MOST_SEEN = 20  # pairs per image after which no further bits are drawn
-_SHARING = 16  # images that agree in a draw of bits, if hashes were evenly spread
-_MOST_SHARING = 256  # with each of which an image is compared at most
+_CROPS = (0.025, 0.05)  # fractions of width and height that are cut off
+_HASHES_AT_ONCE = 1 << 21  # compared: 16 MB
+_THUMBNAILS_AT_ONCE = 4096  # pairs compared: 25 MB
+_DRAWS = 64  # of random bits in which two hashes must agree
+_DRAWS_AT_ONCE = 8
+_MAX_PAIRS_PER_IMAGE = 20  # then no further bits are drawn
+_BUCKET = 16  # images that agree in a draw of bits, if hashes were evenly spread
+_MAX_BUCKET = 256  # images of a bucket that an image is compared with
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that are nearly the same.
+    """Two near duplicates.
 
     Attributes:
-        first: index of one.
-        second: index of the other, higher.
-        distance: bits of 64 in which their hashes differ.
-        correlation: of the images, fitted, up to 1.
-        mirrored: whether it is one's mirror image that is like the other.
+        first: Index of one image.
+        second: Index of the other, higher than `first`.
+        distance: Bits in which their hashes differ, 0 to 64.
+        correlation: Pearson's, of the images under the best crop, up to 1.
+        mirrored: Whether one image resembles the mirror image of the other.
     """
 
     first: int
@@ -66,39 +68,41 @@ class Pair:
 
 
 def near(images: np.ndarray, rows: np.ndarray) -> tuple[list[Pair], bool]:
-    """Finds images that are nearly the same.
+    """Find near duplicates.
 
-    Memory: 800 bytes an image, and some 100 MB; beyond `EXACT` up to 600 bytes an image more. CPU time:
-    5 s for 8,000 images, most of it for hashes and the third look; 14 s for 25,000, since the
-    comparison of all pairs grows with their square; beyond `EXACT` little more than in proportion, some 3
-    min for a million.
+    Memory: 800 bytes per image, and some 100 MB; above `EXACT`, up to 600 bytes more per image. CPU time:
+    5 s for 8,000 images, most of it for hashes and the third stage; 14 s for 25,000, as the comparison of
+    all pairs is quadratic; above `EXACT` almost linear, some 3 min for a million.
 
     Args:
         images: uint8 (n, size, size, 3), RGB; a memory map is read once.
-        rows: (k,) int64 ascending, the images to compare: of identical ones, one.
+        rows: (k,) int64 ascending, the images to compare; one of each group of identical images.
 
     Returns:
-        Each pair once, in the order of the indices, and whether these are all: False where more than `MOST`
-        would have to be looked at, or not all pairs of so many images are compared.
+        Each pair once, ordered by indices, and whether these are all. False if more than `MAX_PAIRS` enter
+        the third stage, or if there are more than `EXACT` images.
     """
     hashes, mirrored, thumbnails = _fingerprints(images, rows)
-    complete, best = len(rows) <= EXACT, {}
+    complete, best = len(rows) <= EXACT, dict[tuple[int, int], Pair]()
     for flipped in (False, True):
         others = (mirrored, thumbnails[:, :, ::-1]) if flipped else (hashes, thumbnails)
-        candidates = list(islice(_candidates(hashes, thumbnails, *others), MOST + 1))
-        complete &= len(candidates) <= MOST
-        for pair in _same(images, rows, candidates[:MOST], flipped):
-            key = pair.first, pair.second  # a symmetrical image is like its mirror image as well
+        candidates = list(islice(_candidates(hashes, thumbnails, *others), MAX_PAIRS + 1))
+        complete &= len(candidates) <= MAX_PAIRS
+        for pair in _same(images, rows, candidates[:MAX_PAIRS], flipped):
+            key = pair.first, pair.second  # a symmetric image also resembles its mirror image
             if key not in best or pair.correlation > best[key].correlation:
                 best[key] = pair
     return [best[key] for key in sorted(best)], complete
 
 
 def groups(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Numbers images so that those which are linked by pairs, over others too, have the same number.
+    """The connected components of the graph of images whose edges are `pairs`.
 
     Returns:
-        (count,) int64: of each image, the lowest index in its group.
+        (count,) int64, for each image the lowest index in its component.
+
+    >>> groups(5, [(3, 1), (3, 4)]).tolist()
+    [0, 1, 2, 1, 1]
     """
     parent = list(range(count))
 
@@ -108,8 +112,8 @@ def groups(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
             index = parent[index]
         return index
 
-    for one, other in pairs:
-        low, high = sorted((root(one), root(other)))
+    for first, second in pairs:
+        low, high = sorted((root(first), root(second)))
         parent[high] = low
     return np.array([root(index) for index in range(count)], np.int64)
 
@@ -122,16 +126,16 @@ def _fingerprints(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.
 
     def fill(first: int) -> None:
         grays = []
-        for number, row in enumerate(rows[first : first + _CHECKED], start=first):
+        for number, row in enumerate(rows[first : first + _THUMBNAILS_AT_ONCE], start=first):
             image = Image.fromarray(images[row])
             gray = image.convert("L").resize((_HASHED, _HASHED), Image.Resampling.LANCZOS)
             grays.append(np.asarray(gray, np.float64))
-            thumbnails[number] = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-        own = slice(first, first + _CHECKED)
+            thumbnails[number] = np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
+        own = slice(first, first + _THUMBNAILS_AT_ONCE)
         hashes[own], mirrored[own] = _hashes(np.stack(grays))
 
     with ThreadPoolExecutor(cores()) as executor:
-        list(executor.map(fill, range(0, len(rows), _CHECKED)))
+        list(executor.map(fill, range(0, len(rows), _THUMBNAILS_AT_ONCE)))
     return hashes, mirrored, thumbnails
 
 
@@ -140,11 +144,11 @@ def _hashes(grays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     places = np.arange(_HASHED)
     cosines = np.cos(np.pi / _HASHED * np.outer(np.arange(8), places + 0.5))  # (8, 32), of the DCT
     lowest = cosines @ grays @ cosines.T  # (k, 8, 8)
-    return _signs(lowest), _signs(lowest * (-1) ** np.arange(8))  # a mirror turns the odd frequencies round
+    return _signs(lowest), _signs(lowest * (-1) ** np.arange(8))  # mirroring negates the odd frequencies
 
 
 def _signs(frequencies: np.ndarray) -> np.ndarray:
-    """(k, 8, 8) to (k,) uint64: which of them are above their median."""
+    """(k, 8, 8) to (k,) uint64: a bit per frequency, set if it is above their median."""
     flat = frequencies.reshape(len(frequencies), 64)
     return np.packbits(flat > np.median(flat, axis=1, keepdims=True), axis=1).view(np.uint64)[:, 0]
 
@@ -152,10 +156,10 @@ def _signs(frequencies: np.ndarray) -> np.ndarray:
 def _candidates(
     hashes: np.ndarray, thumbnails: np.ndarray, other_hashes: np.ndarray, other_thumbnails: np.ndarray
 ) -> Iterator[tuple[int, int, int]]:
-    """The pairs of an image and a later other one that pass two looks, and the distance of their hashes."""
-    near = _all_near if len(hashes) <= EXACT else _likely_near
+    """The pairs (i, j), i < j, that pass two stages, and the distance of their hashes."""
+    near = _all_near if len(hashes) <= EXACT else _sampled_near
     for left, right, bits in near(hashes, other_hashes):
-        similar = _correlations(thumbnails, other_thumbnails, left, right) >= SIMILAR
+        similar = _correlations(thumbnails, other_thumbnails, left, right) >= MIN_CORRELATION
         yield from zip(left[similar].tolist(), right[similar].tolist(), bits[similar].tolist(), strict=True)
 
 
@@ -163,60 +167,60 @@ _Block = tuple[np.ndarray, np.ndarray, np.ndarray]  # left and right indices, an
 
 
 def _all_near(hashes: np.ndarray, others: np.ndarray) -> Iterator[_Block]:
-    """All pairs of a hash and a later other one that are near, in blocks."""
+    """All pairs (i, j), i < j, of `hashes` and `others` within `MAX_DISTANCE`, in blocks."""
     count = len(hashes)
-    length = max(1, _COMPARED // max(1, count))
+    length = max(1, _HASHES_AT_ONCE // max(1, count))
 
     def block(first: int) -> _Block:
         distances = np.bitwise_count(hashes[first : first + length, None] ^ others[None, first:])
-        left, right = np.nonzero(distances <= DISTANCE)  # distances: (length, count - first) uint8
+        left, right = np.nonzero(distances <= MAX_DISTANCE)  # distances: (length, count - first) uint8
         later = right > left
         left, right = left[later], right[later]
         return left + first, right + first, distances[left, right]
 
-    with ThreadPoolExecutor(cores()) as executor:  # numpy lets go of the GIL
+    with ThreadPoolExecutor(cores()) as executor:  # NumPy releases the GIL
         starts = range(0, count, length)
-        for batch in range(0, len(starts), 64):  # so that whoever has enough pairs can stop here
+        for batch in range(0, len(starts), 64):  # the caller may stop after each
             yield from executor.map(block, starts[batch : batch + 64])
 
 
-def _likely_near(hashes: np.ndarray, others: np.ndarray) -> Iterator[_Block]:
-    """Most pairs of a hash and a later other one that are near, each once, a block for each draw of bits."""
+def _sampled_near(hashes: np.ndarray, others: np.ndarray) -> Iterator[_Block]:
+    """Most pairs (i, j), i < j, within `MAX_DISTANCE_SAMPLED`, each once, a block per draw of bits."""
     count, seen = len(hashes), np.empty(0, np.int64)
-    rng, width = np.random.default_rng(0), max(1, round(math.log2(count / _SHARING)))
+    rng, width = np.random.default_rng(0), max(1, round(math.log2(count / _BUCKET)))
     bits = (rng.choice(64, width, replace=False).astype(np.uint64) for _ in range(_DRAWS))
     masks = [np.bitwise_or.reduce(np.uint64(1) << drawn) for drawn in bits]
 
     def near(mask: np.uint64) -> np.ndarray:
         found = [np.empty(0, np.int64)]
-        for left, right in _sharing(hashes & mask, others & mask):
-            close = np.bitwise_count(hashes[left] ^ others[right]) <= NEARER
+        for left, right in _buckets(hashes & mask, others & mask):
+            close = np.bitwise_count(hashes[left] ^ others[right]) <= MAX_DISTANCE_SAMPLED
             found.append(left[close] * count + right[close])
         return np.concatenate(found)
 
     with ThreadPoolExecutor(cores()) as executor:
-        for batch in range(0, _DRAWS, 8):  # so that whoever has enough pairs can stop here
-            for pairs in executor.map(near, masks[batch : batch + 8]):
+        for batch in range(0, _DRAWS, _DRAWS_AT_ONCE):  # the caller may stop after each
+            for pairs in executor.map(near, masks[batch : batch + _DRAWS_AT_ONCE]):
                 found = np.setdiff1d(pairs, seen)
                 seen = np.union1d(seen, found)
                 left, right = np.divmod(found, count)
                 yield left, right, np.bitwise_count(hashes[left] ^ others[right])
-                if len(seen) > _MOST_SEEN * count:  # too alike for pairs to tell anything
+                if len(seen) > _MAX_PAIRS_PER_IMAGE * count:  # the images are too similar
                     return
 
 
-def _sharing(keys: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The indices of a key and a later other one that are equal, of `_MOST_SHARING` at most, in blocks."""
+def _buckets(keys: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The pairs (i, j), i < j, with keys[i] == others[j], at most `_MAX_BUCKET` per i, in blocks."""
     count, index = len(keys), np.arange(len(keys))
     distinct, groups = np.unique(others, return_inverse=True)
     ranked = np.sort(groups * count + index)  # by group, then by index
     own = np.searchsorted(distinct, keys).clip(max=len(distinct) - 1)
     left = np.flatnonzero(distinct[own] == keys)
-    left = left[np.argsort(own[left], kind="stable")]  # searching is faster in order
+    left = left[np.argsort(own[left], kind="stable")]  # faster to search in order
     starts = np.searchsorted(ranked, own[left] * count + left, side="right")
     ends = np.searchsorted(ranked, (own[left] + 1) * count)
-    lengths = np.minimum(ends - starts, _MOST_SHARING)
-    blocks = np.cumsum(lengths) // _COMPARED
+    lengths = np.minimum(ends - starts, _MAX_BUCKET)
+    blocks = np.cumsum(lengths) // _HASHES_AT_ONCE
     for block in np.split(np.arange(len(left)), np.flatnonzero(np.diff(blocks)) + 1):
         repeats = lengths[block]
         places = np.arange(repeats.sum()) + np.repeat(starts[block] - (np.cumsum(repeats) - repeats), repeats)
@@ -226,26 +230,25 @@ def _sharing(keys: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray,
 def _same(
     images: np.ndarray, rows: np.ndarray, candidates: Sequence[tuple[int, int, int]], mirrored: bool
 ) -> list[Pair]:
-    """Those candidates that pass the third look, as pairs of indices into `images`."""
+    """The candidates that pass the third stage, as pairs of indices into `images`."""
 
     def fitted(candidate: tuple[int, int, int]) -> Pair:
-        one, other, distance = candidate
-        first, second = int(rows[one]), int(rows[other])
+        first, second, distance = int(rows[candidate[0]]), int(rows[candidate[1]]), candidate[2]
         image = images[second, :, ::-1] if mirrored else images[second]
         return Pair(first, second, distance, _fitted(images[first], image), mirrored)
 
     with ThreadPoolExecutor(cores()) as executor:
-        return [pair for pair in executor.map(fitted, candidates) if pair.correlation >= SAME]
+        return [pair for pair in executor.map(fitted, candidates) if pair.correlation >= MIN_FITTED]
 
 
 def _fitted(one: np.ndarray, other: np.ndarray) -> float:
-    """The correlation of two images, one or the other of them cropped as makes it highest."""
-    ones, others = (_standardized(_crops(image)) for image in (one, other))  # the first is not cropped
+    """The highest correlation of two images over the crops of either."""
+    ones, others = (_standardized(_crops(image)) for image in (one, other))  # [0] is the whole
     return float(max((ones @ others[0]).max(), (others @ ones[0]).max()))
 
 
 def _crops(image: np.ndarray) -> np.ndarray:
-    """An image, and crops of it from its corners, edges and middle: (k, 32, 32, 3) uint8."""
+    """An image, and its crops at the corners, edges and centre: (k, 32, 32, 3) uint8."""
     whole, side = Image.fromarray(image), image.shape[0]
     boxes = [(0.0, 0.0, side, side)]
     for cut in (part * side for part in _CROPS):
@@ -260,18 +263,18 @@ def _correlations(
 ) -> np.ndarray:
     """Pearson's correlation of pairs of thumbnails, over pixels and channels: (k,) float32.
 
-    0 where one is of a single colour.
+    0 if one thumbnail has a single colour.
     """
     found = [np.empty(0, np.float32)]
-    for first in range(0, len(left), _CHECKED):
-        one = _standardized(thumbnails[left[first : first + _CHECKED]])
-        other = _standardized(others[right[first : first + _CHECKED]])
+    for first in range(0, len(left), _THUMBNAILS_AT_ONCE):
+        one = _standardized(thumbnails[left[first : first + _THUMBNAILS_AT_ONCE]])
+        other = _standardized(others[right[first : first + _THUMBNAILS_AT_ONCE]])
         found.append(np.einsum("ij,ij->i", one, other))
     return np.concatenate(found)
 
 
 def _standardized(thumbnails: np.ndarray) -> np.ndarray:
-    """(k, side, side, 3) uint8 to (k, 3 * side ** 2) float32 of mean 0 and length 1."""
+    """(k, side, side, 3) uint8 to (k, 3 * side ** 2) float32 of mean 0 and norm 1."""
     values = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)

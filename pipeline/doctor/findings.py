@@ -1,4 +1,4 @@
-"""What was found: one kind of thing each, with what it means and what to do, and the rows of findings.csv."""
+"""A finding of the doctor: what it is, its effect, the advice, and its rows in findings.csv."""
 
 import csv
 import io
@@ -14,13 +14,13 @@ KEYS = (
     "near_duplicates",
     "exact_duplicates",
     "suspected_labels",
-    "enlarged",
+    "upsampled",
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of findings.csv: an image, or two that have to do with each other."""
+    """A row of findings.csv: an image, a pair of images, or a class (`image` is empty)."""
 
     kind: str
     image: str
@@ -34,23 +34,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that was found, at least once.
+    """One kind of problem, found at least once.
 
     Attributes:
-        key: one of `KEYS`.
-        title: with its count.
-        count: how many.
-        to_do: whether somebody should look at it; otherwise it is only worth knowing.
-        meaning: what it does to a training.
-        advice: the next move; empty where there is none.
-        rows: all of them, what matters most first.
-        has_images: whether the page shows images of them.
+        key: One of `KEYS`.
+        title: One line, with the count.
+        count: Number of images, pairs or classes.
+        is_warning: Whether it needs attention; otherwise it is for information.
+        meaning: The effect on training and scores.
+        advice: What to do.
+        rows: All of them, the most important first.
+        has_images: Whether the page shows their images.
     """
 
     key: str
     title: str
     count: int
-    to_do: bool
+    is_warning: bool
     meaning: str
     advice: str
     rows: tuple[Row, ...]
@@ -58,7 +58,11 @@ class Finding:
 
 
 def table(findings: Iterable[Finding]) -> bytes:
-    """findings.csv: every row of every finding."""
+    r"""The content of findings.csv: a header, and every row of every finding; UTF-8.
+
+    >>> table([]).decode()
+    'kind,image,label,other,other_label,split,other_split,detail\n'
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(Row)]

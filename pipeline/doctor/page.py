@@ -1,145 +1,126 @@
-"""What was found as a page, and as lines for the console."""
+"""The doctor's findings as a page and as console lines."""
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from PIL import Image, ImageOps
+from typing import Any
 
 from pipeline import pages
 from pipeline.dataset.prepare import Prepared
-from pipeline.doctor.cost import Needs
+from pipeline.doctor.class_balance import class_counts
+from pipeline.doctor.cost import Cost
 from pipeline.doctor.findings import Finding, Row
-from pipeline.doctor.image_stats import Looks
-from pipeline.runtime.console import duration, file_size
+from pipeline.doctor.image_stats import HeaderStats
+from pipeline.pages import thumbnails
+from pipeline.runtime.console import counted
 from pipeline.sources.images import UnreadableImage, decode
 from pipeline.sources.source import SourceImage
 from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
-SHOWN = 24  # images, or pairs, of each kind; findings.csv has all
-LISTED = 24  # rows of a table of findings without images
+MAX_IMAGES = 24  # images or pairs shown per finding; findings.csv has all
+MAX_ROWS = 24  # of the table of a finding without images
 
 _SIDE = 128  # px of a thumbnail
-_QUALITY = 70  # of its JPEG: some 5 kB
-_GROUND = (128, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """All that was found out.
+    """Everything the doctor found.
 
     Attributes:
-        source: what `data.source` names, as it was understood.
-        prepared: the images; None where there are none to train on.
-        looks: what their files are.
-        findings: what was found.
-        needs: what the sweep takes; None where that could not be measured.
-        room: lines on whether there is room for it.
-        problems: why the sweep would fail; empty where it would not.
+        source: How `data.source` was read; empty if it could not be.
+        prepared: The dataset; None if there is none to train on.
+        stats: The headers of the image files; None without a dataset.
+        findings: Warnings first.
+        cost: Of the sweep; None if it could not be measured.
+        shortages: Warnings on resources that the sweep lacks.
+        problems: Why the sweep would fail; empty if it would not.
     """
 
     source: str
     prepared: Prepared | None
-    looks: Looks | None
+    stats: HeaderStats | None
     findings: tuple[Finding, ...]
-    needs: Needs | None
-    room: tuple[str, ...]
+    cost: Cost | None
+    shortages: tuple[str, ...]
     problems: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The result in one sentence."""
         if self.problems:
             return f"The sweep would fail: {self.problems[0]}"
-        to_do = sum(finding.to_do for finding in self.findings) + len(self.room)
-        if to_do:
-            return f"Ready, with {to_do} {'thing' if to_do == 1 else 'things'} to look at"
-        return "Ready to sweep"
+        warnings = sum(finding.is_warning for finding in self.findings) + len(self.shortages)
+        return f"Ready to sweep, with {counted(warnings, 'warning')}" if warnings else "Ready to sweep"
 
 
 def console(examination: Examination) -> list[str]:
-    """The findings as a short table, what the sweep takes, and the verdict."""
+    """The findings as a short table, the cost of the sweep, and the verdict."""
     lines = [
-        f"{finding.count:>7,}  {'look at' if finding.to_do else 'know'}  {finding.title}"
-        for finding in examination.findings
+        f"{'warning' if finding.is_warning else 'note':<9}{finding.title}" for finding in examination.findings
     ]
-    if examination.needs:
-        time, memory, disk = (text for _, text in needed(examination.needs))
-        lines.append(f"the sweep takes {time}; memory: {memory}; disk: {disk}")
-    return [*lines, *examination.room, *([] if examination.problems else [examination.verdict])]
-
-
-def needed(needs: Needs) -> list[tuple[str, str]]:
-    """The time, the memory and the disk space of a sweep, as text."""
-    seconds = duration(round(needs.seconds, -1))
-    return [
-        ("time", f"some {seconds} ({needs.cells:,} cells, {needs.room.workers} at a time)"),
-        ("memory", f"{file_size(needs.memory)} of {file_size(needs.room.memory)}"),
-        (
-            "disk",
-            f"{file_size(needs.disk)}, {file_size(needs.room.disk)} are free; the prepared images have their "
-            f"{file_size(needs.prepared)} already",
-        ),
-    ]
+    if examination.cost:
+        estimated = "; ".join(f"{name}: {text}" for name, text in examination.cost.texts())
+        lines.append(f"estimated cost of the sweep: {estimated}")
+    return [*lines, *examination.shortages, *([] if examination.problems else [examination.verdict])]
 
 
 def html(examination: Examination, images: Mapping[str, SourceImage]) -> bytes:
-    """doctor.html.
+    """The content of doctor.html.
 
     Args:
-        examination: what it shows.
-        images: of the source, by name, for thumbnails.
+        examination: What the page shows.
+        images: The source's images by name, for thumbnails.
     """
-    prepared, looks = examination.prepared, examination.looks
+    prepared, stats = examination.prepared, examination.stats
     facts = []
     if prepared:
         facts.append(("Images", f"{len(prepared.names):,}"))
         facts.append(("Prepared as", f"{prepared.image_size} x {prepared.image_size} px, RGB"))
-    if looks:
-        facts.append(("Sizes", looks.spread()))
-        facts.append(("Formats", _counts(looks.formats)))
-        facts.append(("Modes", _counts(looks.modes)))
+    if stats:
+        facts.append(("Sizes", stats.size_range()))
+        facts.append(("Formats", _counts(stats.formats)))
+        facts.append(("Modes", _counts(stats.modes)))
     return pages.render(
         "doctor.html.j2",
         verdict=examination.verdict,
         ready=not examination.problems,
         problems=examination.problems,
-        room=examination.room,
+        shortages=examination.shortages,
         source=examination.source,
         facts=facts,
         classes=_classes(prepared) if prepared else ([], ""),
         findings=[
-            (finding, _thumbnails(finding, images), _listed(finding)) for finding in examination.findings
+            (finding, _thumbnails(finding, images), _rows(finding)) for finding in examination.findings
         ],
-        needs=needed(examination.needs) if examination.needs else [],
+        cost=examination.cost.texts() if examination.cost else [],
     )
 
 
 def _classes(prepared: Prepared) -> tuple[list[list[str | int]], str]:
-    """The images of the classes that are shown, in all and in each split, and which classes those are."""
+    """Rows of class, images, and images of each split; and a sentence if some classes are left out."""
     counts = [prepared.counts(split) for split in (TRAIN, VALIDATION, TEST)]
-    whole = {name: sum(count[name] for count in counts) for name in prepared.classes}
-    names, which = pages.extremes(whole)
-    return [[name, whole[name], *(count[name] for count in counts)] for name in names], which
+    totals = class_counts(prepared)
+    names, which = pages.extremes(totals)
+    return [[name, totals[name], *(count[name] for count in counts)] for name in names], which
 
 
-def _thumbnails(finding: Finding, images: Mapping[str, SourceImage]) -> list[dict[str, object]]:
-    """The first images of a finding, as the page's template takes them."""
-    if not finding.has_images:
-        return []
+def _thumbnails(finding: Finding, images: Mapping[str, SourceImage]) -> list[dict[str, Any]]:
+    """The first images or pairs of a finding, for the template; without those that became unreadable."""
     found = []
-    for row in finding.rows[:SHOWN]:
+    for row in finding.rows[:MAX_IMAGES] if finding.has_images else ():
         names = [row.image, row.other] if row.other else [row.image]
-        image = _side_by_side([images[name] for name in names])
-        if image is not None:
-            found.append({"source": image, "alt": " and ".join(names), "caption": _caption(row)})
+        try:
+            decoded = [decode(images[name].read()) for name in names]
+        except UnreadableImage:
+            continue
+        image = thumbnails.data_uri(thumbnails.jpeg(thumbnails.side_by_side(decoded, _SIDE)))
+        found.append({"source": image, "alt": " and ".join(names), "caption": _caption(row)})
     return found
 
 
 def _caption(row: Row) -> list[str]:
     if not row.other:
-        return [f"{row.label}? More likely {row.other_label}", row.detail, f"{row.image} ({row.split})"]
+        return [f"label {row.label}, predicted {row.other_label}", row.detail, f"{row.image} ({row.split})"]
     return [
         f"{row.image} ({row.label}, {row.split})",
         f"{row.other} ({row.other_label}, {row.other_split})",
@@ -147,27 +128,10 @@ def _caption(row: Row) -> list[str]:
     ]
 
 
-def _listed(finding: Finding) -> list[list[str]]:
-    """The first rows of a finding that has no images."""
-    if finding.has_images:
-        return []
-    rows = finding.rows[:LISTED]
+def _rows(finding: Finding) -> list[list[str]]:
+    """The first rows of a finding without images."""
+    rows = () if finding.has_images else finding.rows[:MAX_ROWS]
     return [[row.image, row.label, row.detail] if row.image else [row.label, row.detail] for row in rows]
-
-
-def _side_by_side(images: Sequence[SourceImage]) -> str | None:
-    """One or two images as the data URI of a JPEG; None where one cannot be read any more."""
-    canvas = Image.new("RGB", (len(images) * (_SIDE + 4) - 4, _SIDE), _GROUND)
-    for number, image in enumerate(images):
-        try:
-            thumbnail = ImageOps.contain(decode(image.read()), (_SIDE, _SIDE))
-        except UnreadableImage:
-            return None
-        left, top = (_SIDE - thumbnail.width) // 2, (_SIDE - thumbnail.height) // 2
-        canvas.paste(thumbnail, (number * (_SIDE + 4) + left, top))
-    content = io.BytesIO()
-    canvas.save(content, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

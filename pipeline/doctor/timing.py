@@ -1,4 +1,4 @@
-"""How fast a network is here: a few steps of its training, timed."""
+"""Measures the training speed of a network: a few steps, timed."""
 
 import time
 from dataclasses import replace
@@ -10,94 +10,94 @@ import psutil
 from pipeline.config.networks import NETWORKS
 from pipeline.config.params import Params
 from pipeline.dataset.prepare import Prepared
-from pipeline.doctor.cost import Pace
+from pipeline.doctor.cost import Measured
 from pipeline.evaluation.objective import Objective
 from pipeline.models import backbones
 from pipeline.training import feature_cache, train
 from pipeline.training.batches import PREDICTION_BATCH, Batches, Examples
 
-# Timed: enough of them that what an epoch costs by itself, some 0.1 s, does not count for much.
-_BATCHES, _BATCHES_ON_A_BACKBONE = 16, 2
+# Timed steps per epoch; with so many, the fixed cost of an epoch, some 0.1 s, is small.
+_STEPS, _STEPS_WITH_BACKBONE = 16, 2
 
 
 def measure(
     network: keras.Model,
     params: Params,
     prepared: Prepared,
-    training_split: Examples,
+    training: Examples,
     validation: Examples,
     with_features: bool,
-) -> Pace:
-    """Times a few steps, on some of the images: seconds for a small network, more for a large one.
+) -> Measured:
+    """Train two epochs on a few of the images: seconds for a small network, longer for a large one.
 
     Args:
-        network: as `params` say.
-        params: of the cell that is timed.
-        prepared: the images.
-        training_split: those to train on.
-        validation: those that every epoch is measured on.
-        with_features: whether a frozen backbone's features are still to be computed, and so are timed too.
+        network: The network of `params`.
+        params: The parameters of the timed cell.
+        prepared: The dataset.
+        training: The training split.
+        validation: The validation split.
+        with_features: Whether to time the features of a frozen backbone, too: they are not cached yet.
     """
-    on_backbone = backbones.is_frozen(network)
-    count = params.train.batch_size * (_BATCHES_ON_A_BACKBONE if on_backbone else _BATCHES)
-    share = min(1.0, count / len(training_split.indices))
-    some, measured_on = (
+    is_frozen = backbones.is_frozen(network)
+    count = params.train.batch_size * (_STEPS_WITH_BACKBONE if is_frozen else _STEPS)
+    share = min(1.0, count / len(training.indices))
+    few, few_validation = (
         replace(split, indices=split.indices[: max(1, round(share * len(split.indices)))], features=None)
-        for split in (training_split, validation)
+        for split in (training, validation)
     )
-    tuned = params.epochs > params.train.epochs
+    fine_tunes = params.epochs > params.train.epochs
     short = params.with_values(
-        {"train.epochs": 2, "train.early_stopping_patience": None, "model.fine_tune_epochs": 2 * tuned}
+        {"train.epochs": 2, "train.early_stopping_patience": None, "model.fine_tune_epochs": 2 * fine_tunes}
     )
-    stamps, memory = [], []
+    timestamps, memory = [], []
 
-    def at_end(*_: object) -> None:
-        stamps.append(time.perf_counter())
-        memory.append(_own_memory())
+    def on_epoch(*_: object) -> None:
+        timestamps.append(time.perf_counter())
+        memory.append(_private_bytes())
 
     train.train(
         short.model,
         short.train,
-        some,
-        measured_on,
+        few,
+        few_validation,
         len(prepared.classes),
         params.seed,
         Objective(params.sweep.metric),
-        on_epoch=at_end,
+        on_epoch=on_epoch,
     )
-    taken = np.diff(stamps) / share
+    seconds = np.diff(timestamps) / share
     augment = NETWORKS[params.model.name].augment if params.train.augment == "auto" else params.train.augment
-    blind = on_backbone and not augment and with_features  # the head is trained on features
-    seen = len(training_split.indices) + len(validation.indices)
-    return Pace(
-        features=_features(network, some) * seen / len(some.indices) if blind else 0.0,
-        epoch=float(taken[0]) if len(taken) else 0.0,  # the first epoch of each stage is traced as well
-        tuned_epoch=float(taken[-1]) if tuned and len(taken) == 3 else 0.0,
-        memory=max(memory),
-        weights=sum(4 * int(np.prod(weight.shape)) for weight in network.weights),
-        features_bytes=_features_bytes(network, prepared) if blind else 0,
+    uses_features = is_frozen and not augment and with_features  # the head is trained on features
+    scale = (len(training.indices) + len(validation.indices)) / len(few.indices)
+    return Measured(
+        features_seconds=_features_seconds(network, few) * scale if uses_features else 0.0,
+        epoch_seconds=float(seconds[0]) if len(seconds) else 0.0,  # a stage's first epoch includes tracing
+        fine_tuning_seconds=float(seconds[-1]) if fine_tunes and len(seconds) == 3 else 0.0,
+        memory_bytes=max(memory),
+        weights_bytes=sum(4 * int(np.prod(weight.shape)) for weight in network.weights),
+        features_bytes=_features_bytes(network, prepared) if uses_features else 0,
     )
 
 
-def _features(network: keras.Model, some: Examples) -> float:
-    """Seconds to compute the features of some images, once the graph is there."""
-    extractor, taken = backbones.extractor(network), []
+def _features_seconds(network: keras.Model, few: Examples) -> float:
+    """Seconds to compute the features of a few images, without tracing: the faster of two runs."""
+    extractor, seconds = backbones.extractor(network), []
+
+    def batches(rows: np.ndarray) -> Batches:
+        return Batches(replace(few, indices=rows), PREDICTION_BATCH, with_labels=False)
+
     for _ in range(2):
         start = time.perf_counter()
-        feature_cache.compute(
-            extractor,
-            lambda rows: Batches(replace(some, indices=rows), PREDICTION_BATCH, with_labels=False),
-            some.indices,
-        )
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        feature_cache.compute(extractor, batches, few.indices)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _features_bytes(network: keras.Model, prepared: Prepared) -> int:
-    return 4 * backbones.extractor(network).output.shape[-1] * len(prepared.names)
+    return 4 * int(backbones.extractor(network).output.shape[-1]) * len(prepared.names)
 
 
-def _own_memory() -> int:
-    """Bytes of this process without the mapped images, which the system can read again."""
+def _private_bytes() -> int:
+    """Memory of this process in bytes, without the memory-mapped images, which the system can reclaim."""
     info = psutil.Process().memory_info()
-    return info.rss - getattr(info, "shared", 0)
+    return int(info.rss) - int(getattr(info, "shared", 0))
