@@ -91,7 +91,7 @@ def clocked(clock: Clock) -> None:
     clock.put("store", *((runs, name) for name in ("log_metrics", "set_tags")))
     clock.put("store", *((artifacts, name) for name in ("log_files", "log_dataset")))
     clock.put("rest of a training", (train, "train"))
-    clock.put("rest of a cell", (trial, "go_on"))
+    clock.put("rest of a cell", (trial, "resume"))
 
 
 def main() -> None:

@@ -153,10 +153,10 @@ def test_place_among_the_finished_cells(experiment, tmp_path):
     MlflowClient().delete_run(cells[0.25])
     with pytest.raises(UserError, match=f"run {cells[0.25]} is a cell that is not finished, or was deleted"):
         collect_card.facts(cells[0.25], "whole digest", prepared(tmp_path))
-    assert sweep_runs.tested_in(cells[0.75]) is None
+    assert sweep_runs.test_run_id_of(cells[0.75]) is None
     MlflowClient().set_tag(sweep, "tested_run_id", cells[0.75])
-    assert sweep_runs.tested_in(cells[0.75]) == sweep
-    assert sweep_runs.tested_in(cells[0.5]) is None
+    assert sweep_runs.test_run_id_of(cells[0.75]) == sweep
+    assert sweep_runs.test_run_id_of(cells[0.5]) is None
 
 
 def test_test_scores_are_those_of_the_newest_evaluation_of_the_same_images(experiment, tmp_path):

@@ -128,7 +128,7 @@ def test_cell_that_can_record_nothing_answers_all_the_same(monkeypatch):
     # its parameters are none: an error of its own
     task = worker.Task(
         token="t", session="s", study="study", sweep_run_id="1" * 32, run_id="0" * 32, name="cell",
-        params={}, store=f"http://127.0.0.1:{free_port()}", images={}, epochs=1, judged=False,
+        params={}, store=f"http://127.0.0.1:{free_port()}", images={}, epochs=1, pruning=False,
         shared=False, versions={},
     )  # fmt: skip
     try:

@@ -55,7 +55,7 @@ def images(size: int, digest: str = "d", names: tuple[str, ...] = ("a", "b")) ->
     )
 
 
-NEWCOMER = catalog.Known("models:/m-new", CLASSES, "d", 32, "newcomer")
+NEWCOMER = catalog.ModelDescription("models:/m-new", CLASSES, "d", 32, "newcomer")
 
 
 def find(name: str, prepared: Prepared | UserError | None = None, prepare=None, newcomer=NEWCOMER):
@@ -192,7 +192,7 @@ def test_champion_whose_model_was_deleted_gives_way(client, tmp_path):
     with pytest.raises(UserError, match=r"^export.model: models:/deleted/1 cannot be found"):
         catalog.look_up_named("models:/deleted/1", "export.model")
     shutil.rmtree(client.get_logged_model(others.removeprefix("models:/")).artifact_location)
-    with pytest.raises(catalog.Gone, match="cannot be found"):
+    with pytest.raises(catalog.ModelNotFound, match="cannot be found"):
         catalog.look_up(others)
     client.delete_model_version("deleted", "1")
     assert find("deleted") == gate.Decision(True, "there was no champion")

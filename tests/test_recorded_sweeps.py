@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from pipeline.config.command_line import load
 from pipeline.config.params import Params
 from pipeline.execution import lock
-from pipeline.execution.executors import Here
+from pipeline.execution.executors import InProcessExecutor
 from pipeline.runtime import hardware
 from pipeline.runtime.errors import TakenOver, UserError
 from pipeline.sweep import identity, outcome, ranking
@@ -62,7 +62,7 @@ def started(client: MlflowClient, params: Params, digest: str, asked: Params | N
     run = client.create_run(experiment(client), tags=tags, run_name="sweep")
     for key, value in params.flat().items():
         client.log_param(run.info.run_id, key, runs.as_text(value))
-    return Sweep.of(client.get_run(run.info.run_id))
+    return Sweep.from_run(client.get_run(run.info.run_id))
 
 
 def experiment(client: MlflowClient) -> str:
@@ -171,7 +171,7 @@ def test_reading_a_sweep_deletes_nothing(client):
         return {run.info.run_id for run in found}
 
     assert active() == {kept, full, begun, empty}
-    sweep.remove_empty_doubles()  # the driver, under its lock
+    sweep.delete_empty_duplicates()  # the driver, under its lock
     assert active() == {kept, full, begun}
 
 
@@ -200,7 +200,7 @@ def test_stored_ranking_is_read_until_another_cell_has_ended(client):
     client.log_text(sweep.run_id, stored.as_json().decode(), ranking.FILE)
     assert not ranking.of(sweep).complete, "it was started again, and killed before another cell had ended"
     client.set_tag(sweep.run_id, sweep_runs.COMPLETE, "true")
-    sweep = Sweep.of(client.get_run(sweep.run_id))
+    sweep = Sweep.from_run(client.get_run(sweep.run_id))
     assert ranking.of(sweep) == stored
     better = trained(client, sweep.new_cell("B", '{"learning_rate": 0.001}'), 0.95)
     made = ranking.of(sweep)
@@ -219,7 +219,7 @@ def test_ranked_by_another_metric_another_cell_wins(client):
     for metric in ("macro_f1", "loss"):
         rule = Rule.of(read(GRID, f"--sweep.metric={metric}"))
         client.set_tag(sweep.run_id, *next(iter(rule.tags.items())))
-        found = ranking.of(Sweep.of(client.get_run(sweep.run_id)))
+        found = ranking.of(Sweep.from_run(client.get_run(sweep.run_id)))
         assert (found.winner.run_id, found.objective.name) == (fair, metric)
 
 
@@ -230,17 +230,17 @@ def test_cells_without_the_metric_cannot_be_ranked_by_it(client):
     with pytest.raises(
         UserError, match=rf"got mine, which 1 finished .* as run {run_id}; .*sweep\.restart=true"
     ):
-        ranking.of(Sweep.of(client.get_run(sweep.run_id)))
+        ranking.of(Sweep.from_run(client.get_run(sweep.run_id)))
 
 
 def test_newest_sweep_is_the_one_started_last_whatever_its_state(client):
     first, second = (started(client, read(GRID), f"newest {n}") for n in (1, 2))
     client.set_terminated(second.run_id, "FAILED")
-    assert sweep_runs.newest_sweep().run_id == second.run_id
+    assert sweep_runs.latest_sweep().run_id == second.run_id
     client.set_tag(first.run_id, sweep_runs.STARTED, str(second.started + 1))  # it was resumed
-    assert sweep_runs.newest_sweep().run_id == first.run_id
+    assert sweep_runs.latest_sweep().run_id == first.run_id
     client.delete_run(first.run_id)
-    assert sweep_runs.newest_sweep().run_id == second.run_id
+    assert sweep_runs.latest_sweep().run_id == second.run_id
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_newest_sweep_is_the_one_started_last_whatever_its_state(client):
 def test_complete_is_what_the_tag_says(client, status, tag, complete):
     run = client.create_run(experiment(client), tags={"step": "sweep"} | ({"complete": tag} if tag else {}))
     client.set_terminated(run.info.run_id, status)
-    assert Sweep.of(client.get_run(run.info.run_id)).complete is complete
+    assert Sweep.from_run(client.get_run(run.info.run_id)).complete is complete
 
 
 # Who drives
@@ -346,16 +346,16 @@ def test_scores_of_an_earlier_winner_lose_its_name_before_they_are_overwritten(c
     sweep = started(client, params, "measured")
     winner = trained(client, sweep.new_cell("A", '{"learning_rate": 0.01}'), 0.9)
     client.set_tag(sweep.run_id, "tested_run_id", "the winner before")
-    sweep = Sweep.of(client.get_run(sweep.run_id))
+    sweep = Sweep.from_run(client.get_run(sweep.run_id))
     made = ranking.Ranking.make(Rule.of(params), sweep.cells(), [], 1, 100, complete=True)
     fence = lock.Fence(sweep.run_id, "study", beat=SILENT)
     gone = {"path": "/nowhere", "digest": "x", "cache": "/nowhere", "run_id": ""}
-    place = Place(Here(), gone, mlflow.get_tracking_uri(), {})
+    place = Place(InProcessExecutor(), gone, mlflow.get_tracking_uri(), {})
     images = SimpleNamespace(indices=lambda split: [0])  # there is a test split
     with pytest.raises(UserError, match="prepared images in /nowhere"):
         outcome.measure(made, images, sweep, fence, place)
     assert "tested_run_id" not in client.get_run(sweep.run_id).data.tags
-    assert sweep_runs.tested_in(winner) is None
+    assert sweep_runs.test_run_id_of(winner) is None
     fence.release()
 
 
@@ -363,7 +363,7 @@ def test_scores_of_an_earlier_winner_lose_its_name_before_they_are_overwritten(c
 def test_lock_that_cannot_be_written_is_told(tmp_path, folder):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"data\.cache: the sweep's lock .* cannot be written"):
-        lock.held("study", tmp_path / folder).__enter__()
+        lock.study_lock("study", tmp_path / folder).__enter__()
 
 
 def test_mean_of_a_ranking_is_that_of_its_file(client):

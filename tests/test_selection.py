@@ -77,7 +77,7 @@ def sweep(
         client, step="sweep", study="abc", complete=str(complete).lower(), ranked_by=json.dumps(rule)
     )
     client.log_param(run_id, "sweep.metric", "accuracy")
-    found = Sweep.of(client.get_run(run_id))
+    found = Sweep.from_run(client.get_run(run_id))
     runs = {}
     for number, (name, accuracy) in enumerate(cells.items()):
         runs[name] = found.new_cell(name, json.dumps({"learning_rate": 1 + number}))

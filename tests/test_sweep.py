@@ -520,7 +520,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from pipeline.execution import lock
-with lock.held("study", Path(sys.argv[1])):
+with lock.study_lock("study", Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -538,14 +538,14 @@ def test_second_driver_is_refused_until_the_first_is_dead(tmp_path):
         try:
             assert first.stdout.readline() == "held\n"
             refusal = rf"study study: process {first.pid} on .*kill {first.pid}"
-            with pytest.raises(UserError, match=refusal), lock.held("study", tmp_path):
+            with pytest.raises(UserError, match=refusal), lock.study_lock("study", tmp_path):
                 pass
-            with lock.held("another", tmp_path):
+            with lock.study_lock("another", tmp_path):
                 pass
         finally:
             first.kill()
             first.wait()
-    with lock.held("study", tmp_path):
+    with lock.study_lock("study", tmp_path):
         pass
 
 

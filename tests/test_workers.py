@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from pipeline.config.command_line import load
 from pipeline.execution import cluster
-from pipeline.execution.executors import OnCluster
+from pipeline.execution.executors import DaskExecutor
 from pipeline.runtime import hardware
 from pipeline.runtime.errors import UserError
 
@@ -74,7 +74,7 @@ def test_local_cluster_is_closed_to_others_and_outlives_a_dead_worker(monkeypatc
         assert executor.call(os.getpid) != os.getpid(), "the nanny has started another one"
         # of two users of a cluster, one does not end the other's tasks
         (worker_address,) = client.nthreads()
-        guest = OnCluster(client, worker_wait=1)
+        guest = DaskExecutor(client, worker_wait=1)
         assert not guest._is_shared(worker_address)
         other = distributed.Client(address, security=client.security)
         task = other.submit(distributed.Event("end", client=None).wait, pure=False)

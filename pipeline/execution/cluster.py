@@ -17,7 +17,7 @@ import pipeline
 import served_image_classifier
 from pipeline.config.schema import SweepParams
 from pipeline.execution import forkserver, worker
-from pipeline.execution.executors import OnCluster
+from pipeline.execution.executors import DaskExecutor
 from pipeline.runtime import logs
 from pipeline.runtime.console import duration
 from pipeline.runtime.errors import UserError
@@ -54,7 +54,7 @@ def workers(sweep: SweepParams) -> int:
     return sweep.workers
 
 
-def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
+def start(sweep: SweepParams, count: int, share: int) -> DaskExecutor:
     """A cluster on this machine.
 
     Args:
@@ -118,10 +118,10 @@ def start(sweep: SweepParams, count: int, share: int) -> OnCluster:
             silence_logs=silence,
         )
         client = distributed.Client(cluster, security=security)
-    return OnCluster(client, sweep.worker_wait, cluster.close)
+    return DaskExecutor(client, sweep.worker_wait, cluster.close)
 
 
-def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
+def connect(sweep: SweepParams) -> tuple[DaskExecutor, Mapping[str, str]]:
     """A cluster that is there; returns the versions of packages that its workers must have.
 
     Raises:
@@ -163,7 +163,7 @@ def connect(sweep: SweepParams) -> tuple[OnCluster, Mapping[str, str]]:
             f"sweep.cluster: {len(wrong)} workers have other packages than this process: {address}: {text}; "
             "start them from an environment of conda.yaml"
         )
-    return OnCluster(client, sweep.worker_wait), versions
+    return DaskExecutor(client, sweep.worker_wait), versions
 
 
 def _environment(devices: list[str], share: int) -> dict[str, str]:

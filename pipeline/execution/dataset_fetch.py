@@ -15,7 +15,7 @@ FOLDER = "data/prepared"  # of the artifacts of a sweep's run, for workers that 
 _opened: dict[tuple, Prepared] = {}
 
 
-def opened(images: Mapping[str, Any]) -> Prepared:
+def open_dataset(images: Mapping[str, Any]) -> Prepared:
     """The prepared images of a task, from this machine's disk or else from the sweep's run.
 
     Raises:
@@ -37,8 +37,8 @@ def opened(images: Mapping[str, Any]) -> Prepared:
         return _opened[path, stamp]
     except (prepare.DamagedPrepared, FileNotFoundError) as error:
         raise ChangedImages(
-            f"the prepared images in {path} changed while the sweep ran ({error}); the same command makes "
-            "them anew and goes on"
+            f"the prepared images in {path} changed while the sweep ran ({error}); rerun the same "
+            "command to prepare them again and resume"
         ) from None
 
 

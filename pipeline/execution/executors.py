@@ -26,7 +26,7 @@ _PREFIX = "cell-"  # of the keys of cells among a cluster's tasks
 _LOOK = 2  # seconds between two looks at a cluster's workers
 
 
-class Here:
+class InProcessExecutor:
     """Runs cells in this process, one after the other: no second import of TensorFlow."""
 
     def __init__(self):
@@ -50,9 +50,9 @@ class Here:
         """The next event, or None where none comes for so many seconds."""
         return _next(self._events, timeout)
 
-    def order(self, token: str, what: str) -> None:
-        """Tell a cell to go on, to end as pruned or to stop."""
-        worker.order(token, what)
+    def send_command(self, token: str, command: str) -> None:
+        """Send a cell `worker.CONTINUE`, `worker.PRUNE` or `worker.STOP`."""
+        worker.send_command(token, command)
 
     def call(self, function: Callable, *arguments: Any) -> Any:
         """Run a function where cells run, and wait for what it returns."""
@@ -62,7 +62,7 @@ class Here:
         """Nothing to close: a cell that still runs ends with the process."""
 
 
-class OnCluster:
+class DaskExecutor:
     """Runs cells on a Dask cluster's workers, one at a time on each.
 
     Args:
@@ -95,12 +95,12 @@ class OnCluster:
         """The next event, or None where none comes for so many seconds."""
         return _next(self._events, timeout)
 
-    def order(self, token: str, what: str) -> None:
-        """Tell a cell to go on, to end as pruned or to stop."""
+    def send_command(self, token: str, command: str) -> None:
+        """Send a cell `worker.CONTINUE`, `worker.PRUNE` or `worker.STOP`."""
         if token in self._workers:
             address, _ = self._workers[token]
             # A worker that is gone takes no orders; that it is gone is told by its cell's end.
-            self._client.run(worker.order, token, what, workers=[address], on_error="ignore")
+            self._client.run(worker.send_command, token, command, workers=[address], on_error="ignore")
 
     def stop_others(self, study: str, session: str) -> list[str]:
         """Tell the cells that another driver of the study began to stop; returns those that still run."""
@@ -119,7 +119,7 @@ class OnCluster:
             return
         address, _ = self._workers[token]
         if self._close is None and self._is_shared(address):
-            self._client.run(worker.order, token, worker.STOP, workers=[address], on_error="ignore")
+            self._client.run(worker.send_command, token, worker.STOP, workers=[address], on_error="ignore")
         else:
             self._client.restart_workers([address], timeout=30, raise_for_error=False)
 
@@ -188,6 +188,9 @@ class OnCluster:
         if error is None:
             return {"state": worker.BROKEN, "reason": "the connection to the cluster was lost"}
         return {"state": worker.FAILED, "reason": f"{type(error).__name__}: {error}"}
+
+
+Executor = InProcessExecutor | DaskExecutor
 
 
 class _Exits(logging.Handler):

@@ -22,7 +22,7 @@ _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _started = False
 
 
-def begin(params: "Params") -> None:
+def start(params: "Params") -> None:
     """Begin to import, in a process that ends with this one, where the sweep will have workers to fork.
 
     Forked are processes that import TensorFlow but have not used it: no threads, no device. With GPUs that is

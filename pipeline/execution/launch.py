@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.dataset.prepare import Prepared
 from pipeline.execution import cluster, dataset_fetch
-from pipeline.execution.executors import Here, OnCluster
+from pipeline.execution.executors import Executor, InProcessExecutor
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import artifacts, store
 from pipeline.tracking.sweep_runs import Sweep
@@ -32,14 +32,15 @@ def workers(params: Params) -> int:
 
 
 @contextmanager
-def executor(params: Params, left: int, count: int) -> Iterator[tuple[Here | OnCluster, Mapping[str, str]]]:
+def executor(params: Params, left: int, count: int) -> Iterator[tuple[Executor, Mapping[str, str]]]:
     """Where so many trainings run, and the packages that must be there."""
     versions: Mapping[str, str] = {}
+    executor: Executor
     if params.sweep.cluster is not None:
         executor, versions = cluster.connect(params.sweep)
     # A cell that hangs can be ended only in a process of its own.
     elif left == 0 or (count == 1 and params.sweep.cell_timeout is None):
-        executor = Here()
+        executor = InProcessExecutor()
     else:
         executor = cluster.start(params.sweep, min(count, left), count)
     try:

@@ -29,7 +29,7 @@ TAG = "driver"
 
 
 @contextmanager
-def held(study: str, cache: Path) -> Iterator[None]:
+def study_lock(study: str, cache: Path) -> Iterator[None]:
     """Holds the lock of a study on this machine: a second driver is refused until this process ends.
 
     `<cache>/sweeps/<study>.json` beside the lock file describes the process that holds the lock.

@@ -34,10 +34,10 @@ def run(
     """
     with runs.run(name, params, tags) as run_id:
         _record(run_id, params, prepared, name, on_epoch)
-    return Trial.of(runs.get(run_id))
+    return Trial.from_run(runs.get(run_id))
 
 
-def go_on(
+def resume(
     run_id: str,
     params: Params,
     prepared: Prepared,
@@ -69,7 +69,7 @@ def go_on(
             _record(run_id, params, prepared, name, on_epoch, checkpoints, check, pruned)
         checkpoints.clear()
         found = runs.get(run_id)
-    return Trial.of(found)
+    return Trial.from_run(found)
 
 
 def _record(

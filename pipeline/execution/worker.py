@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from pipeline.pages.sweep_data import Exhibits
 
 TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
-# What a driver says to a cell after an epoch. GO is waited for only where epochs are judged (pruning).
-GO, PRUNE, STOP = "go", "prune", "stop"
-# What becomes of a cell. Of a process that DIED the driver is told by Dask; a lack of memory counts as one.
+# Commands of a driver to a cell, obeyed at the end of an epoch. Only a sweep with a pruner sends CONTINUE.
+CONTINUE, PRUNE, STOP = "continue", "prune", "stop"
+# States of a cell that ended. Dask reports a process that DIED; lack of memory counts as DIED too.
 FINISHED, STOPPED, FAILED, DIED, BROKEN = "finished", "stopped", "failed", "died", "broken"
-PATIENCE = 300  # seconds that a cell waits for a verdict before it takes its driver for dead
-BUSY = 0.2  # seconds between two tries of a task whose process trains another cell
+DRIVER_TIMEOUT_SECONDS = 300  # without a command, before a cell takes its driver for dead
+RETRY_INTERVAL_SECONDS = 0.2  # between two tries of a task whose process trains another cell
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Task:
         store: MLflow's tracking URI.
         images: where the prepared images are, and what they must be.
         epochs: the most that it is trained.
-        judged: after each epoch but the last, wait for the driver's verdict.
+        pruning: after each epoch but the last, wait for the driver's verdict.
         shared: keep checkpoints in the run's artifacts as well.
         versions: of the packages that the driver has; empty: the worker's are the driver's own.
     """
@@ -61,7 +61,7 @@ class Task:
     store: str
     images: Mapping[str, Any]
     epochs: int
-    judged: bool
+    pruning: bool
     shared: bool
     versions: Mapping[str, str]
 
@@ -71,7 +71,7 @@ class _InFlight:
     """A cell that this process trains."""
 
     task: Task
-    orders: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    commands: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
 
 
 _in_flight: dict[str, _InFlight] = {}
@@ -94,10 +94,10 @@ def dask_setup(worker: Any) -> None:
     threading.Thread(target=_import_all, args=[worker.state.nthreads], daemon=True).start()
 
 
-def order(token: str, what: str) -> None:
-    """Tell a cell of this process to go on, to end as pruned, or to stop at the end of its epoch."""
+def send_command(token: str, command: str) -> None:
+    """Send CONTINUE, PRUNE or STOP to a cell of this process, which obeys at the end of its epoch."""
     if cell := _in_flight.get(token):
-        cell.orders.put(what)
+        cell.commands.put(command)
 
 
 def stop_others(study: str, session: str) -> list[str]:
@@ -106,7 +106,7 @@ def stop_others(study: str, session: str) -> list[str]:
         cell for cell in [*_in_flight.values()] if cell.task.study == study and cell.task.session != session
     ]
     for cell in others:
-        cell.orders.put(STOP)
+        cell.commands.put(STOP)
     return [cell.task.name for cell in others]
 
 
@@ -127,7 +127,7 @@ def run_cell(task: Task, emit: Callable[[dict], None] | None = None) -> dict[str
         emit = _dask_emit
         if not _one_at_a_time.acquire(blocking=False):
             # A worker has as many threads as cores, which TensorFlow uses for one cell.
-            time.sleep(BUSY)
+            time.sleep(RETRY_INTERVAL_SECONDS)
             raise distributed.Reschedule
     else:
         _one_at_a_time.acquire()
@@ -168,10 +168,10 @@ def evaluate_winner(
         from pipeline.inference import evaluate
         from pipeline.runtime.errors import TakenOver
         from pipeline.sources import split_names
-        from pipeline.tracking import models
+        from pipeline.tracking import catalog, models
 
-        prepared = dataset_fetch.opened(images)
-    model = models.load(models.of_run(winner_run_id))
+        prepared = dataset_fetch.open_dataset(images)
+    model = models.load(catalog.of_run(winner_run_id))
     result = evaluate.evaluate(model, prepared, split_names.TEST)
     if lock.token_of(sweep_run_id) != token:
         raise TakenOver("another driver has taken the sweep over while the test split was measured")
@@ -188,7 +188,7 @@ def exhibits(winner_run_id: str, store: str, images: Mapping) -> "Exhibits":
         from pipeline.execution import dataset_fetch
         from pipeline.inference import error_analysis
 
-    return error_analysis.of(winner_run_id, dataset_fetch.opened(images))
+    return error_analysis.of(winner_run_id, dataset_fetch.open_dataset(images))
 
 
 def _dask_emit(event: dict) -> None:
@@ -216,7 +216,7 @@ def _name() -> str:
     return f"{socket.gethostname()} {worker.name}" if worker else socket.gethostname()
 
 
-def _is_leaving() -> bool:
+def _is_closing() -> bool:
     """Whether this worker is closing, so that another one may have its cell already."""
     import distributed
 
@@ -240,7 +240,7 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     except (Interrupted, TakenOver) as stop:
         return {"state": STOPPED, "reason": str(stop)}
     except BaseException as error:
-        state, reason = _judge(error)
+        state, reason = _classify_error(error)
         logging.getLogger(__name__).debug("%s: %s", task.name, state, exc_info=error)
         if state != BROKEN:
             from pipeline.tracking import StoreError, sweep_runs
@@ -250,7 +250,7 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
                 if state == FAILED and not isinstance(error, UserError):
                     _log_traceback(task.run_id, error)
             except (StoreError, OSError) as unrecorded:  # a driver in this process waits for an answer
-                state, reason = _judge(unrecorded)
+                state, reason = _classify_error(unrecorded)
         return {"state": state, "reason": reason}
 
 
@@ -277,30 +277,30 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     params = Params.model_validate(task.params)
     key = Objective(params.sweep.metric).key
     runs.set_tags({"worker": _name()}, task.run_id)
-    prepared = dataset_fetch.opened(task.images)
+    prepared = dataset_fetch.open_dataset(task.images)
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> bool:
         emit({"event": "epoch", "token": task.token, "epoch": epoch, "value": values[key]})
-        waits = task.judged and epoch < task.epochs
+        waits = task.pruning and epoch < task.epochs
         try:
-            verdict = cell.orders.get(waits, PATIENCE)
+            verdict = cell.commands.get(waits, DRIVER_TIMEOUT_SECONDS)
         except queue.Empty:
             if waits:
-                raise Interrupted("its driver does not answer any more") from None
+                raise Interrupted("driver timed out") from None
             return False
         if verdict == STOP:
-            raise Interrupted("it was told to stop")
+            raise Interrupted("stopped by the driver")
         return verdict == PRUNE
 
     def check() -> None:
-        dataset_fetch.opened(task.images)
-        if _is_leaving():
-            raise Interrupted("its worker leaves the cluster")
+        dataset_fetch.open_dataset(task.images)
+        if _is_closing():
+            raise Interrupted("worker is closing")
         if lock.token_of(task.sweep_run_id) != task.session:
-            raise TakenOver("another driver has taken its sweep over")
+            raise TakenOver("another driver has taken over the sweep")
 
     checkpoints = Checkpoints(task.run_id, Path(task.images["cache"]), task.shared)
-    found = trial.go_on(task.run_id, params, prepared, task.name, checkpoints, on_epoch, check)
+    found = trial.resume(task.run_id, params, prepared, task.name, checkpoints, on_epoch, check)
     return {
         "state": FINISHED,
         "scores": found.scores,
@@ -310,7 +310,7 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     }
 
 
-def _judge(error: BaseException) -> tuple[str, str]:
+def _classify_error(error: BaseException) -> tuple[str, str]:
     """What an error means for its cell and for the sweep, and its reason in a line.
 
     What this machine or the store is short of ends the sweep, since every other cell would meet it too; it

@@ -13,7 +13,7 @@ from pipeline.pages import thumbnails
 from pipeline.pages.sweep_data import Exhibit, Exhibits
 from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
-from pipeline.tracking import artifacts, models
+from pipeline.tracking import artifacts, catalog, models
 
 COUNT = 8  # of each kind
 
@@ -48,7 +48,7 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
             for row, content in zip(rows, jpegs, strict=True)
         ]
         mistakes, uncertain = exhibits[: len(chosen[0])], exhibits[len(chosen[0]) :]
-    python, requirements = models.needs(models.of_run(run_id))
+    python, requirements = catalog.needs(catalog.of_run(run_id))
     return Exhibits(
         mistakes, uncertain, len(wrong), len(found.labels), missing, method, python, tuple(requirements)
     )
@@ -68,7 +68,7 @@ def _unfit(found: Predictions, prepared: Prepared) -> str:
 
 def _drawn(run_id: str, images: np.ndarray) -> tuple[list[bytes], str]:
     """(n, size, size, 3) images beside their heatmaps, and the maps' method; alone where there are none."""
-    network = models.load(models.of_run(run_id)).network
+    network = models.load(catalog.of_run(run_id)).network
     try:
         explained = class_activation.explain(network, images)
     except UserError:  # a network without a layer that has a height and a width

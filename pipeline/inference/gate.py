@@ -56,9 +56,9 @@ class Contest:
 
     title: str
     version: str
-    champion: catalog.Known
+    champion: catalog.ModelDescription
     theirs: Prepared
-    newcomer: catalog.Known
+    newcomer: catalog.ModelDescription
     ours: Prepared
 
     def decide(self, objective: Objective, only_significant: bool) -> Decision:
@@ -107,7 +107,7 @@ class Contest:
 def find(
     champion: ModelVersion | None,
     alias: str,
-    newcomer: catalog.Known,
+    newcomer: catalog.ModelDescription,
     images: "Prepared | UserError",
     prepare: Callable[[int], Prepared],
 ) -> Decision | Contest:
@@ -128,9 +128,9 @@ def find(
     title, uri = f"version {champion.version}, the {alias}", f"models:/{champion.name}/{champion.version}"
     try:
         known = catalog.look_up(uri)
-    except catalog.Gone:
+    except catalog.ModelNotFound:
         return Decision(True, f"{title}, is in the registry alone: its model was deleted")
-    except catalog.Foreign as error:
+    except catalog.ForeignModel as error:
         return Decision(
             False, f"{title}, cannot be compared: {error}; set another register.name or register.alias"
         )

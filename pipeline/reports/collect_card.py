@@ -38,7 +38,7 @@ def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
         prepared: Those that its parameters name today, or why they cannot be prepared.
     """
     run = runs.get(run_id)
-    trial, params = sweep_runs.Trial.of(run), run.data.params
+    trial, params = sweep_runs.Trial.from_run(run), run.data.params
     validation = report.read_predictions(artifacts.read(run_id, f"report/{report.PREDICTIONS}"))
     missing = _missing(prepared, digest, validation)
     return Facts(
@@ -139,7 +139,7 @@ def _comparison(said: Mapping[str, Any]) -> WinnerComparison | None:
 
 
 def _test(run_id: str) -> tuple[str, metrics.Report] | None:
-    tested = sweep_runs.tested_in(run_id)
+    tested = sweep_runs.test_run_id_of(run_id)
     if tested is None:
         return None
     return tested, _report(tested, "test")

@@ -59,7 +59,7 @@ def gather(run_id: str, ranking: Ranking, prepared: Prepared | str, exhibits: Ex
         exhibits: of the winner.
     """
     run = runs.get(run_id)
-    sweep, settings, metric = sweep_runs.Sweep.of(run), run.data.params, ranking.objective.name
+    sweep, settings, metric = sweep_runs.Sweep.from_run(run), run.data.params, ranking.objective.name
     begun = [cell for cell in sweep.cells() if not cell.trial]
     told = metric_histories.of(cell.run_id for cell in [*ranking.cells, *begun])
     keys = ordered(dict.fromkeys(key for cell in ranking.cells for key in cell.values))

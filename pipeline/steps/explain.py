@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.inference.class_activation import Explanation
     from pipeline.sources.layout import Rejection
     from pipeline.sources.source import SourceImage
-    from pipeline.tracking.catalog import Known
+    from pipeline.tracking.catalog import ModelDescription
     from pipeline.tracking.models import Loaded
 
 
@@ -72,7 +72,7 @@ def run(params: Params) -> "Explanation":
     return explanation
 
 
-def _chosen(params: Params) -> "Known":
+def _chosen(params: Params) -> "ModelDescription":
     """The model that is explained."""
     from pipeline.sweep import selection
     from pipeline.tracking import catalog, registry
@@ -131,7 +131,7 @@ def _label(name: str, classes: Sequence[str]) -> str | None:
     return next((label for label in told if label in classes), None)
 
 
-def _prepared(params: Params, known: "Known") -> "Prepared":
+def _prepared(params: Params, known: "ModelDescription") -> "Prepared":
     """The images that a model was trained on, split as they were."""
     from pipeline.dataset import prepare
     from pipeline.tracking import runs

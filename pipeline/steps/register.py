@@ -100,7 +100,7 @@ def _version(name: str, run_id: str):
     version = registry.version_of(name, run_id)
     try:
         return version and catalog.look_up(f"models:/{name}/{version.version}") and version
-    except catalog.Gone:
+    except catalog.ModelNotFound:
         return None
 
 

@@ -28,7 +28,7 @@ def run(params: Params) -> Path:
     from pipeline.tracking import artifacts, metric_histories, runs, sweep_runs
 
     found = metric_histories.sweep_run(params.report.run_id)
-    run_id, sweep = found.info.run_id, sweep_runs.Sweep.of(found)
+    run_id, sweep = found.info.run_id, sweep_runs.Sweep.from_run(found)
     with runs.started_by_mlflow("report", params, {"step": "report", "reported_run_id": run_id}):
         ranked = ranking.of(sweep)
         images = collect_sweep.images_of(run_id, Path(params.data.cache))

@@ -54,7 +54,7 @@ def run(params: Params) -> "Ranking | None":
     found = None if asked.sweep.restart else identity.find(asked, prepared.digest)
     study = found.study if found else identity.study_name(asked, prepared.digest)
     with (
-        lock.held(study, Path(asked.data.cache)),
+        lock.study_lock(study, Path(asked.data.cache)),
         session.open_sweep(asked, prepared, study) as (params, sweep, fence),
     ):
         ranking = _sweep(params, sweep, fence, prepared, count)
@@ -97,7 +97,7 @@ def _sweep(params: Params, sweep: "Sweep", fence: "Fence", prepared: "Prepared",
 
 def main() -> None:
     """Parse the command line and sweep."""
-    command(run, forkserver.begin, logs_models=True)
+    command(run, forkserver.start, logs_models=True)
 
 
 if __name__ == "__main__":

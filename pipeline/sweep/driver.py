@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.execution import worker
-from pipeline.execution.executors import Here, OnCluster
+from pipeline.execution.executors import DaskExecutor, Executor
 from pipeline.execution.lock import Fence
 from pipeline.execution.worker import Task
 from pipeline.runtime.console import counted, duration
@@ -66,7 +66,7 @@ class Place:
         versions: of packages, that workers must have; none for workers of this machine.
     """
 
-    executor: Here | OnCluster
+    executor: Executor
     images: Mapping[str, Any]
     store: str
     versions: Mapping[str, str]
@@ -189,12 +189,12 @@ class Driver:
         if (self._stopping == "interrupted" or self._broken) and not self._stop_sent:
             self._stop_sent = True
             for token in self._running:
-                self._executor.order(token, worker.STOP)
+                self._executor.send_command(token, worker.STOP)
 
     def _stop_others(self) -> None:
         """Have cells stop that a killed driver left behind on a cluster: two would write to one run."""
         said = False
-        while isinstance(self._executor, OnCluster) and not self._stopping:
+        while isinstance(self._executor, DaskExecutor) and not self._stopping:
             names = self._executor.stop_others(self._sweep.study, self._fence.token)
             if not names:
                 return
@@ -283,7 +283,7 @@ class Driver:
                 store=self._place.store,
                 images=self._place.images,
                 epochs=epochs,
-                judged=self._params.sweep.pruner != "none",
+                pruning=self._params.sweep.pruner != "none",
                 shared=self._params.sweep.cluster is not None,
                 versions=self._place.versions,
             )
@@ -313,15 +313,15 @@ class Driver:
                 return
         running.started = time.monotonic()
         if self._stop_sent:
-            self._executor.order(running.token, worker.STOP)
+            self._executor.send_command(running.token, worker.STOP)
 
     def _report_epoch(self, running: _Running, epoch: int, value: float) -> None:
         running.deaths = 0  # it comes on: a death before that does not count any more
         self._progress.epoch(running.cell, epoch)
         self._study.report(running.cell, epoch, value)
         if self._params.sweep.pruner != "none" and epoch < self._params.epochs_of(running.cell.values):
-            verdict = worker.PRUNE if self._study.prunes(running.cell) else worker.GO
-            self._executor.order(running.token, verdict)
+            verdict = worker.PRUNE if self._study.prunes(running.cell) else worker.CONTINUE
+            self._executor.send_command(running.token, verdict)
 
     def _handle_result(self, running: _Running, result: Mapping[str, Any]) -> None:
         state, reason = result["state"], result.get("reason", "")

@@ -50,7 +50,7 @@ def _named(run_id: str, key: str) -> str:
         raise UserError(f"{key}: run {run_id} was deleted; name another, or restore it")
     step = run.data.tags.get("step")
     if step == "sweep":
-        sweep = Sweep.of(run)
+        sweep = Sweep.from_run(run)
         return _winner(sweep, rankings.of(sweep), key)
     if step in _WITH_A_MODEL and run.info.status == "FINISHED":
         return run_id
@@ -62,7 +62,7 @@ def _named(run_id: str, key: str) -> str:
 
 
 def _newest(key: str, steps: tuple[str, ...]) -> str | None:
-    sweep = sweep_runs.newest_sweep() if "sweep" in steps else None
+    sweep = sweep_runs.latest_sweep() if "sweep" in steps else None
     training = runs.newest("train") if "train" in steps else None
     if training and (sweep is None or training.info.start_time > sweep.started):
         if training.info.status == "FINISHED":

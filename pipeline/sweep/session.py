@@ -87,16 +87,16 @@ def open_sweep(asked: Params, prepared: Prepared, study: str) -> Iterator[tuple[
                     flush=True,
                 )
             runs.set_tags(known | Rule.of(params).tags)
-            sweep.remove_empty_doubles()
-            yield params, Sweep.of(runs.get(sweep.run_id)), fence
+            sweep.delete_empty_duplicates()
+            yield params, Sweep.from_run(runs.get(sweep.run_id)), fence
         return
     params, because = mixed_precision.decided(asked)
     if params is not asked:
         print(f"precision: {params.train.precision} ({because})", flush=True)
-    name = sweep_runs.next_generation(study)
+    name = sweep_runs.new_study_name(study)
     about = {"step": "sweep", "study": name, "format": sweep_runs.FORMAT, sweep_runs.DATA: prepared.digest}
     with runs.run("sweep", params, about | known | Rule.of(params).tags) as run_id:
-        sweep = Sweep.of(runs.get(run_id))
+        sweep = Sweep.from_run(runs.get(run_id))
         with _fenced(sweep) as fence:
             _refuse_second(asked, prepared, run_id)
             artifacts.log_prepared(prepared, params.data.source)

@@ -24,16 +24,16 @@ ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _MOST_NAMED = 4  # classes in a sentence
 
 
-class Gone(UserError):
+class ModelNotFound(UserError):
     """A model that is not in the store, or whose files are not."""
 
 
-class Foreign(UserError):
+class ForeignModel(UserError):
     """A model that this pipeline did not make."""
 
 
 @dataclass(frozen=True)
-class Known:
+class ModelDescription:
     """A model of this pipeline.
 
     Attributes:
@@ -65,15 +65,15 @@ class Known:
         return self.run_id
 
 
-def look_up(uri: str) -> Known:
+def look_up(uri: str) -> ModelDescription:
     """What a model's own description says.
 
     Args:
         uri: `models:/ID`, `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `runs:/RUN/model`.
 
     Raises:
-        Gone: There is no such model.
-        Foreign: It is none of this pipeline.
+        ModelNotFound: There is no such model.
+        ForeignModel: It is none of this pipeline.
     """
     try:
         info = mlflow.models.get_model_info(uri)
@@ -83,16 +83,18 @@ def look_up(uri: str) -> Known:
             if _has_description(uri):
                 raise
             why = "its files were deleted"  # of which a server says that the download failed
-        raise Gone(
+        raise ModelNotFound(
             f"{uri} cannot be found: {why}; `mlflow ui` shows the models with their versions and aliases"
         ) from error
-    told = info.metadata or {}
-    if not {"classes", "data_digest"} <= set(told) or (size := _image_size(uri, info)) is None:
-        raise Foreign(
+    metadata = info.metadata or {}
+    if not {"classes", "data_digest"} <= set(metadata) or (size := _image_size(uri, info)) is None:
+        raise ForeignModel(
             f"{uri} was not made by this pipeline: it does not say its classes, its images and their size"
         )
     run_id = _training_run(info)
-    return Known(uri, tuple(told["classes"]), told["data_digest"], size, run_id, info.model_id, info.flavors)
+    return ModelDescription(
+        uri, tuple(metadata["classes"]), metadata["data_digest"], size, run_id, info.model_id, info.flavors
+    )
 
 
 def _has_description(uri: str) -> bool:
@@ -130,11 +132,11 @@ def _training_run(info: ModelInfo) -> str | None:
     return runs.get(info.run_id).data.tags.get("registered_run_id", info.run_id)
 
 
-def look_up_named(uri: str, key: str) -> Known:
+def look_up_named(uri: str, key: str) -> ModelDescription:
     """`look_up` for a model that a parameter names, which the error then names."""
     try:
         return look_up(uri)
-    except (Gone, Foreign) as error:
+    except (ModelNotFound, ForeignModel) as error:
         raise type(error)(f"{key}: {error}; name another model") from error
 
 

@@ -66,7 +66,7 @@ def sweep_run(run_id: str | None) -> Run:
         UserError: there is no such run, it is no sweep's, or there is no sweep at all.
     """
     if run_id is None:
-        newest = sweep_runs.newest_sweep()
+        newest = sweep_runs.latest_sweep()
         if newest is None:
             raise UserError("there is no sweep to report on; run `mlflow run . -e sweep` first")
         return runs.get(newest.run_id)

@@ -19,7 +19,6 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from pipeline.dataset.prepare import Prepared
 from pipeline.sources import sample, split_names
 from pipeline.tracking import artifacts, catalog
-from pipeline.tracking.catalog import needs, of_run  # noqa: F401  for callers that load as well
 from served_image_classifier import classifier, inputs
 
 NAME = "model"
@@ -214,8 +213,8 @@ def load(uri: str) -> Loaded:
     """Load the network of a logged or registered model by its URI (`models:/ID`, `models:/NAME@ALIAS`).
 
     Raises:
-        catalog.Gone: there is no such model.
-        catalog.Foreign: it was not made by this pipeline.
+        catalog.ModelNotFound: there is no such model.
+        catalog.ForeignModel: it was not made by this pipeline.
     """
     known = catalog.look_up(uri)
     if "tensorflow" in known.flavors:

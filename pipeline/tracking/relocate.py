@@ -37,7 +37,7 @@ def check(database: Path) -> None:
     Raises:
         UserError: they are beside the store instead, or the folder that had them is gone.
     """
-    with closing(_opened(database)) as store:
+    with closing(_connect(database)) as store:
         elsewhere = _elsewhere(store, database)
     advice = (
         f"run `python -m pipeline.tracking.relocate {database}` in the project's folder to use "
@@ -67,7 +67,7 @@ def relocate(database: Path) -> tuple[int, Path] | None:
     if not database.is_file():
         raise UserError(f"there is no store {database}; give the path of the project's mlflow.db")
     try:
-        with closing(_opened(database)) as store:
+        with closing(_connect(database)) as store:
             elsewhere = _elsewhere(store, database)
             if not elsewhere:
                 return None
@@ -79,7 +79,7 @@ def relocate(database: Path) -> tuple[int, Path] | None:
         raise UserError(f"the store {database} cannot be rewritten: {error}; it is as it was") from None
 
 
-def _opened(database: Path) -> sqlite3.Connection:
+def _connect(database: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)
 
 

@@ -38,7 +38,10 @@ SERVER_TIMEOUT = 10  # seconds to answer the first request, unless MLFLOW_HTTP_R
 MODELS_SINCE = "3"  # the first MLflow version with logged models
 # What MLflow says of an experiment that it cannot use; other errors are of the store as a whole.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
-_MADE_SECONDS = 3  # in which another command has made the tables of a new local store
+_CREATION_SECONDS = 3  # in which another command has made the tables of a new local store
+_RETRY_INTERVAL_SECONDS = 0.2
+# What SQLite says of a file that no waiting makes a store.
+_PERMANENT = ("not a database", "unable to open", "readonly", "disk image is malformed")
 _PROBE = "/api/2.0/mlflow/experiments/search"  # needs the same rights as what follows; /health needs none
 
 
@@ -76,14 +79,16 @@ def connect(logs_models: bool = False) -> None:
 
 def _open(uri: str) -> None:
     """Ask the store for something; a local one is made by this, or by another command at the same time."""
-    client = MlflowClient()
-    try:
-        client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError):
-        if not uri.startswith("sqlite:"):
-            raise
-        time.sleep(_MADE_SECONDS)
-        client.search_experiments(max_results=1)
+    client, deadline = MlflowClient(), time.monotonic() + _CREATION_SECONDS
+    while True:
+        try:
+            client.search_experiments(max_results=1)
+            return
+        except (MlflowException, SQLAlchemyError) as error:
+            permanent = any(words in str(error) for words in _PERMANENT)
+            if permanent or not uri.startswith("sqlite:") or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY_INTERVAL_SECONDS)
 
 
 def use(uri: str) -> None:

@@ -47,7 +47,7 @@ class Trial:
     pruned: bool
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def from_run(cls, run: Run) -> Self:
         """Read a finished training's run."""
         tags = run.data.tags
         return cls(
@@ -84,14 +84,14 @@ class CellRun:
     reason: str
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def from_run(cls, run: Run) -> Self:
         """Read a cell's run."""
         finished = run.info.status == "FINISHED"
         return cls(
             run.info.run_id,
             json.loads(run.data.tags[run.data.tags["step"]]),
             run.info.status,
-            Trial.of(run) if finished else None,
+            Trial.from_run(run) if finished else None,
             run.data.tags.get("reason", ""),
         )
 
@@ -121,7 +121,7 @@ class Sweep:
     started: int
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def from_run(cls, run: Run) -> Self:
         """Read a sweep's run."""
         tags = run.data.tags
         return cls(
@@ -181,20 +181,20 @@ class Sweep:
 
     def _found(self, step: str) -> list[CellRun]:
         """The runs of a step, one for each combination of values; of several, the finished or fuller one."""
-        chosen, _ = self._told_apart(step)
-        return [CellRun.of(run) for run in sorted(chosen, key=lambda run: run.info.start_time)]
+        chosen, _ = self._group_runs(step)
+        return [CellRun.from_run(run) for run in sorted(chosen, key=lambda run: run.info.start_time)]
 
-    def remove_empty_doubles(self) -> None:
+    def delete_empty_duplicates(self) -> None:
         """Delete second runs of cells that nothing was ever logged to; for the driver alone.
 
         There may be one where a store was killed between making a run and saying so.
         """
         for step in (CELL, FINALIST):
-            for run in self._told_apart(step)[1]:
+            for run in self._group_runs(step)[1]:
                 if not (run.data.params or run.data.metrics or run.outputs.model_outputs):
                     MlflowClient().delete_run(run.info.run_id)
 
-    def _told_apart(self, step: str) -> tuple[list[Run], list[Run]]:
+    def _group_runs(self, step: str) -> tuple[list[Run], list[Run]]:
         """The runs of a step: the one that counts for each combination of values, and all others."""
         found = _search(
             self.experiment_id,
@@ -222,15 +222,15 @@ class Sweep:
 def sweeps(data_digest: str | None = None) -> list[Sweep]:
     """The sweeps of the experiment, of the images of a digest where one is given; oldest run first."""
     condition = "tags.step = 'sweep'" + (f" AND tags.{DATA} = '{data_digest}'" if data_digest else "")
-    return [Sweep.of(run) for run in _search(store.experiment_id(), condition)]
+    return [Sweep.from_run(run) for run in _search(store.experiment_id(), condition)]
 
 
-def newest_sweep() -> Sweep | None:
+def latest_sweep() -> Sweep | None:
     """The sweep that was started last, whatever its state; None where there is none."""
     return max(sweeps(), key=lambda sweep: sweep.started, default=None)
 
 
-def next_generation(study: str) -> str:
+def new_study_name(study: str) -> str:
     """The full name of a study's next generation; the first one has no number."""
     found = _search(store.experiment_id(), f"tags.step = 'sweep' AND tags.study LIKE '{study}%'")
     newest = max((generation(run.data.tags["study"]) for run in found), default=0)
@@ -245,10 +245,10 @@ def generation(study: str) -> int:
 def sweep_of(run_id: str) -> Sweep | None:
     """The sweep that a run is a cell of; None where it is none."""
     tags = runs.get(run_id).data.tags
-    return Sweep.of(runs.get(tags["mlflow.parentRunId"])) if tags.get("step") == "cell" else None
+    return Sweep.from_run(runs.get(tags["mlflow.parentRunId"])) if tags.get("step") == "cell" else None
 
 
-def tested_in(run_id: str) -> str | None:
+def test_run_id_of(run_id: str) -> str | None:
     """The run in which a training's model was measured on the test split of its own images.
 
     That is its sweep's, where it won that, or else its newest `evaluate`; None where there is none. Images
