@@ -574,6 +574,16 @@ def test_files_are_read_again_only_where_size_or_time_changed_or_on_demand(data,
         open_prepared(prepared.path)
 
 
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_files_are_read_again_without_their_stamps(data, damage):
+    prepared = prepare(data, seed=1)
+    stamps = prepared.path / "stamps.json"
+    stamps.unlink() if damage == "missing" else stamps.write_text("{")
+    flip_unseen(prepared.path / "images.npy")
+    with pytest.raises(DamagedPrepared, match=r"images\.npy is not what was written"):
+        open_prepared(prepared.path)
+
+
 def test_a_set_that_was_copied_is_read_once_and_then_trusted(data, tmp_path):
     prepared = prepare(data, seed=1)
     copy = tmp_path / "copy"
