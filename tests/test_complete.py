@@ -170,6 +170,6 @@ def test_metric_means_the_same_from_the_epoch_to_the_registry(project: Project, 
     winner = sweep_run(project).data.tags["best_run_id"]
     done = project.run("register")
     assert done.returncode == 0, done.stderr
-    assert f"is run {winner}" in done.stdout
+    assert f"model of run {winner}" in done.stdout
     version = client.get_model_version_by_alias("dogs-vs-cats", "champion")
     assert f"by validation {metric}" in version.description

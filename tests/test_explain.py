@@ -57,7 +57,7 @@ def on_disk(folder: Path) -> dict[str, bytes]:
 def test_folder_of_images(trained, client, training):
     result = trained.run("explain", "--explain.source=photos", "--explain.output=figures/new")
     assert result.returncode == 0, result.stderr
-    assert "left out, since it cannot be read: cat/1b.png: truncated" in result.stdout
+    assert "skipped, unreadable: cat/1b.png: truncated" in result.stdout
     assert "notes.txt" not in result.stdout
     sheet = trained.path / "figures/new/sheet.png"
     assert f"3 images explained by Grad-CAM\nexplanations: {sheet}\n" in result.stdout
@@ -82,7 +82,7 @@ def test_most_confident_errors_on_the_validation_split(trained, client, training
     assert len(wrong) >= 4
     result = trained.run("explain", "--explain.max_images=4")
     assert result.returncode == 0, result.stderr
-    assert f"{len(wrong)} mistakes on 20 validation images, the surest 4 shown" in result.stdout
+    assert f"{len(wrong)} errors on 20 validation images; explaining the 4 most confident" in result.stdout
     assert set(on_disk(trained.path / "explanations")) == {
         "sheet.png",
         *(f"image_0{n}.png" for n in range(1, 5)),
@@ -100,7 +100,7 @@ def test_class_and_layer_change_the_map(trained, training):
     }.items():
         result = trained.run("explain", *ask, *more, f"--explain.output={name}")
         assert result.returncode == 0, result.stderr
-        assert "the first 1 of 4 images; explain.max_images takes more" in result.stdout
+        assert "explaining the first 1 of 4 images; see explain.max_images" in result.stdout
         sheets[name] = (trained.path / name / "image_01.png").read_bytes()
     assert len(set(sheets.values())) == 3
 

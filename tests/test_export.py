@@ -20,6 +20,8 @@ from mlflow import MlflowClient
 from pipeline.config.command_line import load
 from pipeline.config.schema import ExportFormat
 from pipeline.inference import export as exports
+from pipeline.inference import export_folder
+from pipeline.inference.export_folder import FILES
 from pipeline.models import simple_cnn
 from pipeline.runtime.errors import UserError
 from pipeline.sources import sample
@@ -77,7 +79,7 @@ def test_every_format_answers_as_the_network_does(tmp_path, build):
     network = unsettled(build)
     other = unsettled(build)
     other.layers[-1].bias.assign_add([0.0, 0.1, 0.0])
-    for format, name in export.FILES.items():
+    for format, name in FILES.items():
         exports.write(network, CLASSES, format, tmp_path / name)
         for count in (1, 7):
             arrays = images(network, count)
@@ -133,18 +135,18 @@ def test_batches_are_of_several_sizes():
 
 
 def test_every_format_has_a_file():
-    assert tuple(export.FILES) == get_args(ExportFormat)
+    assert tuple(FILES) == get_args(ExportFormat)
 
 
 def earlier(folder: Path) -> Path:
     folder.mkdir()
-    for name in (export.RECORD, "model.onnx"):
+    for name in (export_folder.RECORD, "model.onnx"):
         (folder / name).write_text("earlier")
     return folder
 
 
 def put_new(output: Path) -> None:
-    with export._replacing(output) as folder:
+    with export_folder.replacing(output) as folder:
         (folder / "new").write_text("new")
 
 
@@ -158,10 +160,10 @@ def test_new_folder_takes_the_place_of_an_earlier_export_or_an_empty_one(tmp_pat
 
 def test_failure_leaves_the_earlier_export(tmp_path):
     output = earlier(tmp_path / "exports")
-    with pytest.raises(KeyboardInterrupt), export._replacing(output) as folder:
+    with pytest.raises(KeyboardInterrupt), export_folder.replacing(output) as folder:
         (folder / "new").write_text("new")
         raise KeyboardInterrupt
-    with pytest.raises(FileNotFoundError), export._replacing(output) as folder:
+    with pytest.raises(FileNotFoundError), export_folder.replacing(output) as folder:
         folder.rmdir()  # so that it cannot be moved when the earlier one has made room
     assert list(tmp_path.iterdir()) == [output]
     assert (output / "model.onnx").read_text() == "earlier"
@@ -174,11 +176,11 @@ def test_nothing_else_is_replaced(tmp_path):
     (tmp_path / "no record/model.onnx").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     for name in ("file", "with mine", "no record"):
-        with pytest.raises(UserError, match="not what an export made"):
+        with pytest.raises(UserError, match="was not written by export"):
             put_new(tmp_path / name)
     with (
         pytest.raises(UserError, match="file/below cannot be written"),
-        export._disk_errors("file/below"),
+        export_folder.disk_errors("file/below"),
     ):
         put_new(tmp_path / "file/below")
     assert sorted(tmp_path.rglob("*")) == before
@@ -190,7 +192,7 @@ def test_what_users_get_wrong_is_told_before_tensorflow_is_imported(project):
     (project.path / "exports").mkdir()
     (project.path / "exports/mine.txt").write_text("mine")
     result = project.run("export", "--export.model=models:/nobody@champion")
-    assert_user_error(result, "export.output", "not what an export made", "an earlier export")
+    assert_user_error(result, "export.output", "was not written by export", "an earlier export")
 
 
 def runs_of(project: Project) -> list:
@@ -212,7 +214,7 @@ def exported(with_champion: Project) -> Project:
     """A project whose champion was exported by the real command."""
     result = with_champion.run("export")
     assert (result.returncode, result.stderr) == (0, "")
-    for name in export.FILES:
+    for name in FILES:
         assert re.search(rf"^{name} +[\d.]+ +\d\.\de-?\+?\d\d +0 of 12$", result.stdout, re.MULTILINE)
     return with_champion
 
@@ -220,7 +222,11 @@ def exported(with_champion: Project) -> Project:
 @pytest.mark.slow
 def test_champion_is_exported(exported, monkeypatch, capsys):
     folder = exported.path / "exports"
-    assert {path.name for path in folder.iterdir()} == {*export.FILES.values(), "classes.json", "export.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        *FILES.values(),
+        "classes.json",
+        "export.json",
+    }
     assert json.loads((folder / "classes.json").read_text()) == ["cat", "dog"]
     (training,) = MlflowClient(exported.uri).search_runs(["0"], "tags.step = 'train'")
     record = json.loads((folder / "export.json").read_text())
@@ -230,8 +236,8 @@ def test_champion_is_exported(exported, monkeypatch, capsys):
     assert content(artifacts(run) / "export") == content(folder)
     assert run.data.tags["exported_run_id"] == training.info.run_id
     figures = ("megabytes", "max_difference", "differing_labels")
-    assert run.data.metrics.keys() == {f"export/{format}/{key}" for format in export.FILES for key in figures}
-    for format, name in export.FILES.items():
+    assert run.data.metrics.keys() == {f"export/{format}/{key}" for format in FILES for key in figures}
+    for format, name in FILES.items():
         files = [path for path in (folder / name).rglob("*") if path.is_file()] or [folder / name]
         assert (
             run.data.metrics[f"export/{format}/megabytes"] == sum(file.stat().st_size for file in files) / 1e6
@@ -270,7 +276,7 @@ def test_file_that_answers_otherwise_is_not_kept(exported, monkeypatch, capsys):
     try:
         with (
             monkeypatch.context() as patch,
-            pytest.raises(UserError, match="onnx does not answer as the model does"),
+            pytest.raises(UserError, match="the predictions of onnx differ from the model's"),
         ):
             patch.setattr(exports, "TOLERANCE", -1)
             export.run(params)

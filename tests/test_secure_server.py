@@ -265,7 +265,7 @@ def test_store_that_breaks_off_midway(project, proxy, left):
     proxy.left = left
     variables = USER | {"MLFLOW_TRACKING_URI": proxy.uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     result = project.run("prepare", *SMALL, **variables, MLFLOW_EXPERIMENT_NAME="broken")
-    assert_user_error(result, "the tracking store failed", "run the same command again")
+    assert_user_error(result, "the tracking store failed", "rerun the same command")
 
 
 def test_something_else_than_mlflow(project):

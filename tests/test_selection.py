@@ -148,8 +148,8 @@ def test_every_command_takes_the_newest_sweep(client, tmp_path):
     params = load([], ROOT / "params.yaml")
 
     def taken() -> list[str]:
-        models = [export._champion_or_winner(params), explain._chosen(params).uri]
-        runs = [register._best(None), evaluate._chosen(None)]
+        models = [export._champion_or_winner(params), explain._model(params).uri]
+        runs = [register._best(None), evaluate._run_id(None)]
         reported = metric_histories.sweep_run(None).info.run_id
         return [*runs, *(run_of[uri] for uri in models), reported]
 
@@ -158,8 +158,8 @@ def test_every_command_takes_the_newest_sweep(client, tmp_path):
     unfinished, _ = sweep(client, tmp_path, "KILLED", False, a=0.7)
     for step, ask in (
         ("register.run_id", lambda: register._best(None)),
-        ("evaluate.run_id", lambda: evaluate._chosen(None)),
-        ("explain.run_id", lambda: explain._chosen(params)),
+        ("evaluate.run_id", lambda: evaluate._run_id(None)),
+        ("explain.run_id", lambda: explain._model(params)),
         ("export.model", lambda: export._champion_or_winner(params)),
     ):
         with pytest.raises(UserError, match=f"run {unfinished}, is unfinished .*or set {step}="):

@@ -236,7 +236,7 @@ def test_download_that_is_killed_leaves_nothing_for_good(home, client, tmp_path)
 
 def test_artifacts_that_cannot_be_written_are_an_error_in_a_line(project):
     (project.path / "mlruns").write_text("no folder")
-    assert_user_error(project.run("prepare", *SMALL), "mlruns", "run the same command again")
+    assert_user_error(project.run("prepare", *SMALL), "mlruns", "rerun the same command")
 
 
 def test_name_that_mlflow_drew_is_told_from_a_typed_one():

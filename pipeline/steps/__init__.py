@@ -1,7 +1,6 @@
-"""The entry points: each file has `run(params, …) -> result`, and a `main()` that parses and calls it.
+"""The entry points: each module has `run(params, …) -> result`, and `main()`, which parses and calls it.
 
-What takes seconds to import (MLflow, TensorFlow) is imported inside `run`, so that `--help` and a mistyped
-key answer at once.
+Slow imports (MLflow, TensorFlow) are inside `run`, so that `--help` and an unknown key answer at once.
 """
 
 import errno
@@ -19,9 +18,9 @@ from pipeline.runtime.console import RED, styled
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import Interrupted, UserError
 
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
-# What a disk or a folder refuses, wherever a step meets it; other errors of the system are defects of ours.
-_OF_THE_MACHINE = {
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
+# Errors of disks and folders, which a user can fix; any other OSError is a defect of the pipeline.
+_FIXABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE,
     errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY,
 }  # fmt: skip
@@ -29,20 +28,20 @@ _OF_THE_MACHINE = {
 
 def command(
     run: Callable[[Params], Any],
-    begin: Callable[[Params], None] = lambda params: None,
+    before_imports: Callable[[Params], None] = lambda params: None,
     logs_models: bool = False,
 ) -> None:
-    """Run a step as a command: parsed parameters in, an exit status out, a sentence for a user's error.
+    """Run a step as a command: parses the command line, and exits with an error line if the user can fix it.
 
     Args:
-        run: the step.
-        begin: called before anything heavy is imported, with what can go on meanwhile.
-        logs_models: the step logs models: a store that keeps none is refused first.
+        run: The step.
+        before_imports: Called before slow imports, to start work that runs in parallel with them.
+        logs_models: The step logs models, so the store must support them.
     """
     try:
         params = load()
         logs.configure(params.log)
-        begin(params)
+        before_imports(params)
         from pipeline.tracking import STORE_ERRORS, store
 
         try:
@@ -50,14 +49,13 @@ def command(
             run(params)
         except STORE_ERRORS as error:
             raise UserError(
-                f"the tracking store failed: {store.first_line(error)}; fix that and run the same command "
-                "again"
+                f"the tracking store failed: {store.first_line(error)}; fix that and rerun the same command"
             ) from error
         except OSError as error:
-            if error.errno not in _OF_THE_MACHINE:
+            if error.errno not in _FIXABLE:
                 raise
             place = f": {error.filename}" if error.filename else ""
-            raise UserError(f"{error.strerror}{place}; fix that and run the same command again") from error
+            raise UserError(f"{error.strerror}{place}; fix that and rerun the same command") from error
     except UserError as error:
         if logs.debugging():
             _print_causes(error)
@@ -66,19 +64,19 @@ def command(
         print(str(error) or "stopped", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(INTERRUPTED)  # not waiting for a thread that still trains
+        os._exit(INTERRUPTED)  # without waiting for training threads
 
 
 def write(files: Mapping[str, bytes], folder: Path, key: str) -> None:
-    """Write files by their names into a folder, which is made where it is not there.
+    """Write files into a folder, which is created if missing.
 
     Args:
-        files: contents by name.
-        folder: to write to.
-        key: the setting that names the folder, for the error.
+        files: Contents by name.
+        folder: To write to.
+        key: The parameter that names the folder, for the error.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +88,7 @@ def write(files: Mapping[str, bytes], folder: Path, key: str) -> None:
 
 
 def _print_causes(error: BaseException) -> None:
-    """Print an error's traceback with all that led to it, also where it was raised `from None`."""
+    """Print an error's traceback with its causes, even if it was raised `from None`."""
     inner: BaseException | None = error
     while inner is not None:
         inner.__suppress_context__ = False

@@ -1,6 +1,8 @@
-"""Prepare, train and evaluate in turn, each its own run nested in one.
+"""Prepare, train and evaluate in turn, each in a run nested in one parent run.
 
-mlflow run . -P data.source=photos -P train.epochs=12
+    mlflow run . -P data.source=photos -P train.epochs=12
+
+Reads and writes what the three steps do. Takes their time, and imports TensorFlow once.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(params: Params) -> "Evaluation":
-    """Run the three steps in one process, on images that are prepared once."""
+    """Run the three steps in one process; returns the evaluation of `evaluate.split`."""
     from pipeline.tracking import runs
     from pipeline.training import mixed_precision
 
@@ -24,8 +26,8 @@ def run(params: Params) -> "Evaluation":
         prepared = prepare.run(params)
         if not len(prepared.indices(params.evaluate.split)):
             raise UserError(
-                f"there is no {params.evaluate.split} split to report on after the training: set data.test "
-                "above 0, or run `mlflow run . -e train`, which needs none"
+                f"there is no {params.evaluate.split} split to evaluate after the training: set data.test "
+                "above 0, or run `mlflow run . -e train`"
             )
         trained = train.run(params, prepared)
         return evaluate.run(params.with_values({"evaluate.run_id": trained.run_id}), prepared)

@@ -2,10 +2,10 @@
 
     mlflow run . -e predict -P predict.source=photos
 
-Reads the images of `predict.source` and the model `predict.model`, the champion where none is named. Writes
-and logs predictions.csv (`name`, `label`, `probability` of that label, one column of probability for each
-class, `error`) and contact_sheet.png. An image that cannot be read has its reason under `error`, and nothing
-else. Memory does not grow with the number of images.
+Reads the images of `predict.source` and the model `predict.model`, by default the champion. Writes to
+`predict.output` and logs predictions.csv (`name`, `label`, `probability` of that label, one column per class,
+`error`) and contact_sheet.png. For an unreadable image, only `name` and `error` are set. Memory does not grow
+with the number of images. Takes some 10 s, and 1 s more per 1,000 small photos.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,18 @@ import numpy as np
 
 from pipeline.config.params import Params
 from pipeline.config.schema import PredictParams
-from pipeline.runtime.console import few
+from pipeline.runtime.console import counted, few
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.logs import importing_tensorflow
 from pipeline.steps import command
 
 
 def run(params: Params) -> Path:
-    """Classify the images and record it; returns the CSV's path."""
+    """Classify the images and record the predictions; returns the path of the CSV.
+
+    Raises:
+        UserError: There is no image that can be read, no model, or the output cannot be written.
+    """
     from pipeline.sources import source
     from pipeline.tracking import artifacts, catalog, registry, runs
 
@@ -36,7 +40,7 @@ def run(params: Params) -> Path:
         from pipeline.inference import predict as prediction
         from pipeline.tracking import models
     model = models.load(uri)
-    print(f"{len(images):,} images; {uri} tells {few(model.classes)} apart", flush=True)
+    print(f"{counted(len(images), 'image')}; {uri}, classes: {few(model.classes)}", flush=True)
     table, sheet = _places(params.predict)
     with runs.run("predict", params, {"step": "predict", "model": uri}):
         try:
@@ -64,6 +68,7 @@ def _places(predict: PredictParams) -> tuple[Path, Path]:
 
 
 def _sheet(images: Sequence[np.ndarray], captions: Sequence[str]) -> bytes:
+    """The contact sheet as PNG, of (size, size, 3) uint8 images."""
     from pipeline.figures import canvas, contact_sheet
 
     return canvas.png(contact_sheet.draw(np.stack(images), captions))

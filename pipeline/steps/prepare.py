@@ -1,9 +1,9 @@
-"""Decode, resize and split the images of `data.source`; done once for the same images and settings.
+"""Decode, resize and split the images of `data.source`, once for the same images and settings.
 
     mlflow run . -e prepare -P data.source=photos
 
-Reads the images; writes one folder under `data.cache`, and logs its dataset, its counts and rejected.csv.
-Takes about 3 s for 8,000 small photos on two cores, and under 1 s where nothing changed.
+Reads the images; writes one folder under `data.cache`; logs the dataset, the counts and rejected.csv.
+Takes about 3 s for 8,000 small photos on two cores, and under 1 s if nothing changed.
 """
 
 from pipeline.config.params import Params
@@ -12,7 +12,7 @@ from pipeline.steps import command
 
 
 def run(params: Params) -> Prepared:
-    """Prepare the images and record them in a run."""
+    """Prepare the images and record the dataset in a run."""
     from pipeline.dataset import prepare
     from pipeline.tracking import artifacts, runs
 

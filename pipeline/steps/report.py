@@ -1,11 +1,11 @@
-"""Write the page of a sweep: what came out, what matters, where the best cell errs, on what data, how long.
+"""Write the report page of a sweep: result, parameter importance, errors of the best cell, data, time.
 
     mlflow run . -e report
     mlflow run . -e report -P report.run_id=RUN_ID
 
-Reads the runs of a sweep in whatever state, and of its cells; shows images where the prepared ones are
-still on this machine. Writes `report.output`, one HTML file that opens from disk, and logs it on the sweep's
-run as report.html, as the sweep itself does at its end. Takes some 15 s, of which TensorFlow is half.
+Reads the runs of a sweep, finished or not, and of its cells; shows images if the prepared dataset is still
+on this machine. Writes `report.output`, one self-contained HTML file, and logs it to the sweep's run as
+report.html, as the sweep itself does at its end. Takes some 15 s, half of it to import TensorFlow.
 """
 
 from pathlib import Path
@@ -16,11 +16,12 @@ from pipeline.runtime.logs import importing_tensorflow
 from pipeline.steps import command, write
 
 if TYPE_CHECKING:
+    from pipeline.dataset.prepare import Prepared
     from pipeline.pages.sweep_data import Exhibits
 
 
 def run(params: Params) -> Path:
-    """Make the page, write it and log it; returns the file."""
+    """Render the page, write it and log it; returns the path of the file."""
     from pipeline.dataset.prepare import Prepared
     from pipeline.pages import sweep as page
     from pipeline.reports import collect_sweep
@@ -32,8 +33,8 @@ def run(params: Params) -> Path:
     with runs.started_by_mlflow("report", params, {"step": "report", "reported_run_id": run_id}):
         ranked = ranking.of(sweep)
         images = collect_sweep.images_of(run_id, Path(params.data.cache))
-        there = images if isinstance(images, Prepared) else None
-        exhibits = _exhibits(ranked.winner.run_id if ranked.cells else None, there, "" if there else images)
+        prepared, missing = (images, "") if isinstance(images, Prepared) else (None, images)
+        exhibits = _exhibits(ranked.winner.run_id if ranked.winner else None, prepared, missing)
         content = page.page(collect_sweep.gather(run_id, ranked, images, exhibits))
         output = Path(params.report.output)
         write({output.name: content}, output.parent, "report.output")
@@ -42,7 +43,8 @@ def run(params: Params) -> Path:
     return output
 
 
-def _exhibits(winner: str | None, images, missing: str) -> "Exhibits":
+def _exhibits(winner: str | None, images: "Prepared | None", missing: str) -> "Exhibits":
+    """The images that the best cell's model shows; without any if no cell is finished."""
     from pipeline.pages.sweep_data import Exhibits
 
     if winner is None:

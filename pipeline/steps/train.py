@@ -2,10 +2,11 @@
 
     mlflow run . -e train -P train.epochs=12
 
-Prepares the images where they are not; logs a run with metrics, report, figures and the model of the best
-epoch. About 400 images a second on two cores at 64 px, without a GPU.
+Prepares the images if needed; logs a run with metrics, report, figures and the model of the best epoch.
+Trains about 400 images per second on two cores at 64 px, without a GPU.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.config.params import Params
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, prepared: "Prepared | None" = None) -> "Trial":
-    """Train one network and record it, on images that are prepared first where none are given."""
+    """Train one network and record it.
+
+    Args:
+        params: The parameters in force.
+        prepared: The dataset, if it is prepared already.
+    """
     from pipeline.dataset import prepare
     from pipeline.training import mixed_precision
 
@@ -29,7 +35,7 @@ def run(params: Params, prepared: "Prepared | None" = None) -> "Trial":
     with importing_tensorflow():
         from pipeline.execution import trial
 
-    def show(epoch: int, values) -> None:
+    def show(epoch: int, values: Mapping[str, float]) -> None:
         print(
             f"epoch {epoch}/{params.epochs}: "
             f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.4f}, "
@@ -43,7 +49,7 @@ def run(params: Params, prepared: "Prepared | None" = None) -> "Trial":
         f"F1 {result.scores['f1']:.4f}; run {result.run_id}"
     )
     if result.diverged:
-        warn("this training diverged: try a lower train.learning_rate")
+        warn("training diverged; try a lower train.learning_rate")
     return result
 
 
