@@ -105,7 +105,7 @@ def test_sweep_stopped_amid_its_finalists_has_a_report(project: Project):
     parent = sweep_run(project)
     assert parent.data.tags["complete"] == "false" and "test/accuracy" not in parent.data.metrics
     page = artifact(parent, "report.html")
-    assert "Finalists, trained again" in page and "0 of 2 repeats of the finalists are finished" in page
+    assert "Finalists, retrained" in page and "0 of 2 repeats of the finalists are finished" in page
     result = project.run("report")
     assert (result.returncode, result.stderr) == (0, "")
 

@@ -139,10 +139,10 @@ def test_verdict_names_the_winner_with_its_interval():
     # Wilson's interval of 160 in 200: 0.7391 to 0.8495 (statsmodels' proportion_confint)
     assert verdict(told) == (
         "0.001-relu-he_uniform-8 is best: validation accuracy 0.900 (95 % interval 0.739 to 0.850), "
-        "test 0.900; 2 others lie within that interval."
+        "test 0.900; 2 others are within that interval."
     )
     lone = replace(told, cells=[told.cells[0], replace(told.cells[1], scores={"accuracy": 0.5})], test=None)
-    assert verdict(lone).endswith("not measured on the test split; no other lies within that interval.")
+    assert verdict(lone).endswith("not measured on the test split; no other is within that interval.")
 
 
 def test_verdict_by_another_metric_has_an_interval_where_there_is_one():
@@ -153,17 +153,18 @@ def test_verdict_by_another_metric_has_an_interval_where_there_is_one():
 
 def test_finalist_without_repeats_has_dashes():
     text = sweep.page(SWEEPS["finalists"]).decode()
-    table = text[text.index("Finalists, trained again") : text.index('<section id="leaderboard">')]
+    table = text[text.index("Finalists, retrained") : text.index('<section id="leaderboard">')]
     first, second = table.split("<tr>")[2:]
-    assert first.count("–") == 1 and "0.8000" in first, "of one seed there is no spread"
+    assert first.count("–") == 1 and "0.8000" in first, "one seed has no standard deviation"
     assert second.count("–") == 4
-    assert "once all have been trained with the same seeds" in table
+    assert "once all are trained with the same seeds" in table
 
 
 def test_sweep_stopped_amid_its_finalists_is_not_the_whole():
     (said, *_) = asides(replace(SWEEPS["finalists"], repeats=(1, 4)))
-    assert said.startswith("This is not the whole sweep: 1 of 4 repeats of the finalists are finished.")
-    assert not any("whole sweep" in text for text in asides(replace(SWEEPS["finalists"], repeats=(4, 4))))
+    assert said.startswith("Unfinished sweep: 1 of 4 repeats of the finalists are finished.")
+    finished = asides(replace(SWEEPS["finalists"], repeats=(4, 4)))
+    assert not any("Unfinished sweep" in text for text in finished)
 
 
 def test_minimised_metric_is_best_where_it_is_lowest():
@@ -201,15 +202,15 @@ def test_verdict_takes_the_comparison_where_there_is_one():
 def test_verdict_of_sweeps_that_came_to_little():
     assert verdict(NONE) == "No cell is finished yet: 0 of 3; 1 failed."
     assert verdict(SWEEPS["diverged"]).startswith(
-        "All 6 finished cells diverged: none tells the classes apart"
+        "All 6 finished cells diverged: the best validation accuracy is"
     )
     assert "is the only finished cell: validation accuracy 0.800" in verdict(SWEEPS["one"])
     assert asides(SWEEPS["half"]) == [
-        "This is not the whole sweep: 20 of 48 cells are finished. The same command goes on with the others.",
-        "1 cell failed; the reasons stand under the leaderboard.",
-        "5 of 20 cells diverged: they learned nothing.",
+        "Unfinished sweep: 20 of 48 cells are finished. Rerun the same command to resume.",
+        "1 cell failed; the reasons are below the leaderboard.",
+        "5 of 20 cells diverged.",
     ]
-    assert asides(SWEEPS["200"]) == ["50 of 200 cells diverged: they learned nothing."]
+    assert asides(SWEEPS["200"]) == ["50 of 200 cells diverged."]
 
 
 def test_effects_are_means_and_deviations_by_value():

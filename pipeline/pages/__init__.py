@@ -1,7 +1,7 @@
-"""HTML pages that open from disk: one file each, with nothing to fetch, for light, dark, phone and print.
+"""Self-contained HTML pages: one file each, without network access, for light, dark, phone and print.
 
-A page is a template beside this file that extends `base.html.j2`, which says what it gives, and may take
-tables and thumbnails from `pieces.html.j2`.
+A page is a template in `templates/` that extends `base.html.j2`, which documents its blocks and classes;
+`pieces.html.j2` has macros for tables and thumbnails.
 """
 
 from collections.abc import Mapping
@@ -12,35 +12,43 @@ from markupsafe import Markup
 
 
 def render(template: str, **values: Any) -> bytes:
-    """A page as a file.
+    """Render a page, as UTF-8.
 
     Args:
-        template: name of a template of this package, as `report.html.j2`.
-        values: what the template names. Text may hold anything: it is shown as it is, markup and all.
+        template: File name in `templates/`, such as `sweep.html.j2`.
+        values: The template's variables. Text is escaped, so it may contain markup.
     """
     return _environment.get_template(template).render(values).encode()
 
 
 def shown(text: str) -> str:
-    r"""Text in which all can be seen and stored: undecodable bytes become `\udcff`; newlines stay."""
+    r"""Text with unprintable characters escaped, such as undecodable bytes as `\udcff`; newlines stay.
+
+    >>> shown("cat\0")
+    'cat\\x00'
+    """
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def extremes(counts: Mapping[str, int]) -> tuple[list[str], str]:
-    """The classes that a table shows: all, or of more than 40 the 20 largest and the 20 smallest.
+    """The classes that a table shows: all, or with more than 40 classes the 20 largest and 20 smallest.
 
     Args:
-        counts: images of each class.
+        counts: Images of each class.
 
     Returns:
-        Their names, in order or the largest first, and a sentence that says which; empty where it is all.
+        The names, in order if all are shown, else the largest first; and a sentence on those left out, empty
+        if there are none.
+
+    >>> extremes({"cat": 3, "dog": 4})
+    (['cat', 'dog'], '')
     """
     if len(counts) <= 2 * _EACH_END:
         return list(counts), ""
-    ranked = sorted(counts, key=counts.get, reverse=True)
+    ranked = sorted(counts, key=counts.__getitem__, reverse=True)
     left = len(counts) - 2 * _EACH_END
-    said = f"The {_EACH_END} largest and the {_EACH_END} smallest classes; {left:,} more lie between them."
-    return ranked[:_EACH_END] + ranked[-_EACH_END:], said
+    note = f"The {_EACH_END} largest and the {_EACH_END} smallest classes; {left:,} more lie between them."
+    return ranked[:_EACH_END] + ranked[-_EACH_END:], note
 
 
 def _shown(value: Any) -> Any:

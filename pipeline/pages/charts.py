@@ -1,7 +1,7 @@
-"""The charts of what matters in a sweep, as Vega-Lite specifications: cells in, dicts out.
+"""Charts of parameter importance and effects, as Vega-Lite specifications: cells in, dicts out.
 
-The browser draws them as SVG, at the width that there is. Text and axes have the page's own colour, the
-others are told apart on a light ground and on a dark one.
+The browser draws them as SVG at the available width. Text and axes have the page's text colour; the other
+colours are distinguishable on light and dark backgrounds.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pipeline.pages import parameter_values
 from pipeline.pages.sweep_data import Cell, Importance
 from pipeline.runtime.console import shortened
 
-# Told apart with any colour vision and on any ground: after Okabe and Ito, Color Universal Design (2008).
+# Distinguishable with any colour vision: after Okabe and Ito, Color Universal Design (2008).
 PALETTE = ("#3d8bcd", "#d9772b", "#2a9d78", "#b96fae", "#b39b2c", "#57a9c4", "#c8524a", "#8a9099")
 BLUE, RED, GREY = PALETTE[0], "#d0504a", "#8a9099"
 WORST_TO_BEST = ("#cf5f55", "#a59a90", "#2f7fc1")
@@ -23,13 +23,13 @@ INK, GROUND = "currentColor", "var(--ground)"  # of the page
 
 
 def importance(found: Importance) -> dict[str, Any]:
-    """How far each parameter decides the scores, as bars; interactions in grey, where they are known."""
+    """The importance of each parameter as bars; interactions, if computed, in grey."""
     rows = [{"parameter": _axis_name(key), "share": share} for key, share in found.shares.items()]
     colour: Any = alt.value(BLUE)
     if found.interactions is not None:
         rows.append({"parameter": INTERACTIONS, "share": found.interactions})
         colour = alt.when(alt.datum.parameter == INTERACTIONS).then(alt.value(GREY)).otherwise(colour)
-    base = alt.Chart(alt.Data(values=rows), width="container", height=26 * len(rows)).encode(
+    base = alt.Chart(data(rows), width="container", height=26 * len(rows)).encode(
         x=alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5), scale=alt.Scale(domainMin=0)),
         y=alt.Y("parameter:N", title=None, sort=None),
         tooltip=["parameter:N", alt.Tooltip("share:Q", format=".1%")],
@@ -40,7 +40,7 @@ def importance(found: Importance) -> dict[str, Any]:
 
 
 def effect(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
-    """Every cell's score by its value of one parameter; of a few values with mean and deviation."""
+    """Each cell's score by its value of one parameter; for discrete values with mean and deviation."""
     numbers = [cell.values[key] for cell in cells]
     return _scatter(key, cells, metric) if parameter_values.is_range(numbers) else _strips(key, cells, metric)
 
@@ -63,7 +63,7 @@ def _scatter(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
 
 def _strips(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
     found = parameter_values.effects(key, cells, metric)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"value": one.text, "cells": one.cells, "mean": one.mean, "deviation": one.deviation or 0.0}
         for one in found
     ]
@@ -76,7 +76,7 @@ def _strips(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
     )
     y = alt.Y("value:N", title=None, sort=[one.text for one in found])
     deviation = alt.Tooltip("deviation:Q", title="standard deviation", format=".4f")
-    means = alt.Chart(alt.Data(values=rows))
+    means = alt.Chart(data(rows))
     return spec(
         alt.layer(
             alt.Chart(_score_rows(key, cells, metric))
@@ -95,8 +95,8 @@ def _strips(key: str, cells: Sequence[Cell], metric: str) -> dict[str, Any]:
 def _score_rows(key: str, cells: Sequence[Cell], metric: str) -> alt.Data:
     several = parameter_values.is_range([cell.values[key] for cell in cells])
     shown = (lambda value: value) if several else parameter_values.text_of
-    return alt.Data(
-        values=[
+    return data(
+        [
             {"value": shown(cell.values[key]), "score": cell.scores[metric], "cell": cell.name}
             for cell in cells
         ]
@@ -124,7 +124,7 @@ def parallel(keys: Sequence[str], cells: Sequence[Cell], metric: str) -> dict[st
     by_score = alt.Color("score:Q", scale=alt.Scale(range=list(colours)), legend=None)
     alike = len({cell.scores[metric] for cell in cells}) == 1
     faint = 0.6 if len(cells) <= 60 else 0.35
-    lines = alt.Chart(alt.Data(values=_lines(keys, cells, metric, span)))
+    lines = alt.Chart(data(_lines(keys, cells, metric, span)))
     drawn = lines.mark_line(interpolate="monotone").encode(
         x=x,
         y=y,
@@ -135,7 +135,7 @@ def parallel(keys: Sequence[str], cells: Sequence[Cell], metric: str) -> dict[st
         strokeWidth=alt.condition(over, alt.value(4), alt.value(1.4)),
         tooltip=["cell:N", alt.Tooltip("score:Q", title=metric, format=".4f"), "rank:Q"],
     )
-    texts = alt.Chart(alt.Data(values=_labels(keys, cells, metric, span))).encode(x=x, y=y, text="text:N")
+    texts = alt.Chart(data(_labels(keys, cells, metric, span))).encode(x=x, y=y, text="text:N")
     halo = texts.mark_text(align="left", dx=6, fontSize=11, stroke=GROUND, strokeWidth=4)
     labels = texts.mark_text(align="left", dx=6, fontSize=11, color=INK)
     chart = alt.layer(drawn.add_params(over), halo, labels)
@@ -164,14 +164,14 @@ def _lines(
 def _labels(
     keys: Sequence[str], cells: Sequence[Cell], metric: str, span: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """What stands at the axes: each value, of a range its ends, and some scores."""
+    """The labels of the axes: each value, for a range its ends, and five scores."""
     rows = []
     for key in keys:
-        told = [cell.values[key] for cell in cells]
-        places = parameter_values.places(told)
+        values = [cell.values[key] for cell in cells]
+        places = parameter_values.places(values)
         texts = (
-            [*map(parameter_values.text_of, (min(told), max(told)))]
-            if parameter_values.is_range(told)
+            [*map(parameter_values.text_of, (min(values), max(values)))]
+            if parameter_values.is_range(values)
             else [*places]
         )
         axis = _axis_name(key)
@@ -192,22 +192,27 @@ def _span(scores: Sequence[float]) -> list[float]:
     return [low, high] if high > low else [low - 0.05, high + 0.05]
 
 
+def data(rows: list[dict[str, Any]]) -> alt.Data:
+    """Rows as inline data of a chart."""
+    return alt.Data(values=rows)  # type: ignore[no-untyped-call]  # Altair's generated classes
+
+
 def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """A chart as a specification, in the colours of the page."""
-    axis = {
+    """A chart as a Vega-Lite specification, in the colours of the page."""
+    axis: dict[str, Any] = {
         "labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK,
         "gridOpacity": 0.12, "domainOpacity": 0.4, "tickOpacity": 0.4, "labelFontSize": 11,
         "titleFontSize": 11,
         "titleFontWeight": "normal", "labelLimit": 150,
     }  # fmt: skip
-    legend = {
+    legend: dict[str, Any] = {
         "labelColor": INK,
         "titleColor": INK,
         "titleFontWeight": "normal",
         "symbolType": "circle",
         "symbolOpacity": 1,
     }
-    return chart.configure(
+    configured: dict[str, Any] = chart.configure(
         background="transparent",
         font="system-ui, sans-serif",
         axis=alt.AxisConfig(**axis),
@@ -215,3 +220,4 @@ def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
         header=alt.HeaderConfig(labelColor=INK, titleColor=INK),
         view=alt.ViewConfig(stroke=None),
     ).to_dict()
+    return configured

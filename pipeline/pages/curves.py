@@ -1,4 +1,4 @@
-"""The charts of a sweep's course, as Vega-Lite specifications: learning curves, and who trained when."""
+"""Learning curves and the timeline of workers, as Vega-Lite specifications."""
 
 import math
 import textwrap
@@ -8,25 +8,25 @@ from typing import Any
 import altair as alt
 
 from pipeline.pages import parameter_values
-from pipeline.pages.charts import BLUE, GREY, GROUND, INK, PALETTE, RED, spec
+from pipeline.pages.charts import BLUE, GREY, GROUND, INK, PALETTE, RED, data, spec
 from pipeline.pages.sweep_data import Cell, Epoch
 from pipeline.runtime.console import shortened
 
-MOST_EPOCHS = 60  # of a cell that are drawn
-FEW_EPOCHS = 12  # up to which each has a dot
+MOST_EPOCHS = 60  # drawn per cell
+FEW_EPOCHS = 12  # up to which each epoch has a dot
 STATES = {"finished": BLUE, "diverged": RED, "pruned": GREY}
 UNITS = {"seconds": 1e3, "minutes": 6e4, "hours": 3.6e6}  # ms
-MOST_UNITS = 300  # on an axis, before it gets the next larger unit
+MOST_UNITS = 300  # on a time axis; longer ones use the next larger unit
 
 
 def curves(cells: Sequence[Cell], chance: float) -> dict[str, Any]:
     """A small chart for each cell: accuracy over epochs, on validation (line) and in training (dashed).
 
-    The page chooses how many stand in a row.
+    The page sets the number of columns.
 
     Args:
         cells: Best first; at least one with an epoch.
-        chance: Accuracy of answering the most frequent class always, 0 to 1.
+        chance: Accuracy of always predicting the most frequent class, 0 to 1.
     """
     rows = [row for rank, cell in enumerate(cells, start=1) for row in _curve_rows(rank, cell)]
     most = max(len(cell.epochs) for cell in cells)
@@ -47,17 +47,17 @@ def curves(cells: Sequence[Cell], chance: float) -> dict[str, Any]:
     )
     colour = _rate_colour([cell.values.get("learning_rate") for cell in cells])
     point = alt.OverlayMarkDef(size=14) if most <= FEW_EPOCHS else False  # one epoch alone has no line
-    told = [alt.Tooltip("name:N", title="cell"), "epoch:Q"]
-    told += [alt.Tooltip(f"{key}:Q", format=".4f") for key in ("validation", "training")]
+    tooltip = [alt.Tooltip("name:N", title="cell"), "epoch:Q"]
+    tooltip += [alt.Tooltip(f"{key}:Q", format=".4f") for key in ("validation", "training")]
     base = alt.Chart()
     layers = alt.layer(
         base.mark_rule(color=INK, opacity=0.45, strokeDash=[2, 3]).encode(y=alt.datum(chance, scale=scale)),
         base.mark_line(strokeWidth=1, opacity=0.6, strokeDash=[4, 2]).encode(x=x, y=training, color=colour),
-        base.mark_line(strokeWidth=2, point=point).encode(x=x, y=validation, color=colour, tooltip=told),
+        base.mark_line(strokeWidth=2, point=point).encode(x=x, y=validation, color=colour, tooltip=tooltip),
         base.mark_text(color=RED, align="right", fontSize=10.5, fontWeight="bold")
         .encode(x=alt.value("width"), y=alt.value(8), text="mark:N")
         .transform_filter("datum.mark"),
-        data=alt.Data(values=rows),
+        data=data(rows),
         height=70,
     )
     head = alt.Header(
@@ -75,11 +75,11 @@ def curves(cells: Sequence[Cell], chance: float) -> dict[str, Any]:
 
 
 def timeline(cells: Sequence[Cell], since: int) -> dict[str, Any]:
-    """When each worker trained which cell.
+    """The cells of each worker over time.
 
     Args:
         cells: One or more.
-        since: Where the axis begins; ms since 1970.
+        since: Start of the axis, in ms since 1970.
     """
     length = max(cell.ended for cell in cells) - since  # ms
     unit = next((name for name, ms in UNITS.items() if length / ms <= MOST_UNITS), "hours")
@@ -102,10 +102,10 @@ def timeline(cells: Sequence[Cell], since: int) -> dict[str, Any]:
         legend=alt.Legend(orient="top") if states != ["finished"] else None,
     )
     workers = {row["worker"] for row in rows}
-    chart = alt.Chart(alt.Data(values=rows), width="container", height=30 * len(workers))
+    chart = alt.Chart(data(rows), width="container", height=30 * len(workers))
     return spec(
         chart.mark_bar(height=18, stroke=GROUND, strokeWidth=1).encode(
-            x=alt.X("from:Q", title=f"{unit} since the sweep began", scale=alt.Scale(domainMin=0)),
+            x=alt.X("from:Q", title=f"{unit} since the start of the sweep", scale=alt.Scale(domainMin=0)),
             x2="to:Q",
             y=alt.Y("worker:N", title=None, sort="ascending"),
             color=colour,
@@ -133,13 +133,13 @@ def _curve_rows(rank: int, cell: Cell) -> list[dict[str, Any]]:
 
 
 def _some(epochs: Sequence[Epoch]) -> list[Epoch]:
-    """About so many epochs as are drawn, evenly, the last one among them."""
+    """At most about `MOST_EPOCHS` epochs, evenly spaced, with the last one."""
     step = max(math.ceil(len(epochs) / MOST_EPOCHS), 1)
     return [*reversed(epochs[::-1][::step])]
 
 
 def _rate_colour(rates: Sequence[float | None]) -> Any:
-    """How lines are coloured by the learning rate: by each of a few, on a scale by many, all one by one."""
+    """The colour of lines by learning rate: categorical up to eight rates, else a continuous scale."""
     distinct = sorted({rate for rate in rates if rate is not None})
     if len(distinct) < 2:
         return alt.value(BLUE)

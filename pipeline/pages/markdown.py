@@ -1,26 +1,34 @@
-"""Pieces of Markdown (GitHub's kind, which MLflow shows) that a user's names and paths cannot break."""
+"""GitHub-flavoured Markdown, which MLflow renders, with user-given names and paths escaped."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 from pipeline.runtime.console import shortened
 
-# What begins or ends markup anywhere in a line; an underscore within a word does not.
+# Characters that begin or end markup anywhere in a line; an underscore within a word does not.
 _MARKUP = re.compile(r"[\\`*\[\]<>|~$&#!]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def escape(text: str, most: int = 60) -> str:
-    r"""Text of any kind as one line that is shown as it is.
+    r"""Text as one line, with markup escaped.
 
-    Markup is escaped; what cannot be seen or stored, such as newlines and undecodable bytes, becomes `\n` or
-    `\udcff`. What is shown has at most `most` characters: the beginning and the end, which tells long names
-    apart too.
+    Unprintable characters, such as newlines and undecodable bytes, become `\n` or `\udcff`. Longer text is
+    shortened to `most` characters, its beginning and its end.
+
+    >>> print(escape("a*b_c"))
+    a\*b_c
     """
     seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return _MARKUP.sub(r"\\\g<0>", shortened(seen, most, (most - 1) // 2))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are escaped where they need to be. Columns of numbers are no other than text."""
+    """A Markdown table; the caller escapes the cells.
+
+    >>> print(table(["class", "images"], [["cat", "3"]]))
+    | class | images |
+    | --- | --- |
+    | cat | 3 |
+    """
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

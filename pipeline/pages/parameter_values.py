@@ -1,4 +1,4 @@
-"""The values of a sweep's parameters: as text, in order, on an axis, and with their scores."""
+"""The values of a sweep's parameters: text, order, axis positions, and scores by value."""
 
 import json
 import math
@@ -10,18 +10,18 @@ from typing import Any
 from pipeline.evaluation.objective import Objective
 from pipeline.pages.sweep_data import Cell
 
-MOST_DISTINCT = 12  # numbers, up to which they are told apart one by one
+MAX_DISTINCT = 12  # numbers; with more distinct values, an axis is continuous
 
 
 @dataclass(frozen=True)
 class Effect:
-    """How the cells with one value of a parameter did.
+    """The scores of the cells with one value of a parameter.
 
     Attributes:
         text: The value.
-        cells: How many have it.
+        cells: Number of cells with it.
         mean: Of their scores.
-        deviation: Standard deviation of their scores, as of a sample; None of one cell.
+        deviation: Sample standard deviation of their scores; None for one cell.
         best: Of their scores.
     """
 
@@ -51,40 +51,52 @@ def effects(key: str, cells: Sequence[Cell], metric: str) -> list[Effect]:
 
 
 def varied(keys: Sequence[str], cells: Sequence[Cell]) -> list[str]:
-    """The keys of which cells have different values."""
+    """The keys whose values differ between cells."""
     return [key for key in keys if len({text_of(cell.values[key]) for cell in cells}) > 1]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number; true and false are none."""
+    """Whether a value is a number; booleans are not.
+
+    >>> is_number(0.5), is_number(True)
+    (True, False)
+    """
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_range(values: Sequence[Any]) -> bool:
-    """Whether values are numbers, and too many to be told apart one by one."""
-    return all(map(is_number, values)) and len(set(values)) > MOST_DISTINCT
+    """Whether values are numbers with more than `MAX_DISTINCT` distinct ones."""
+    return all(map(is_number, values)) and len(set(values)) > MAX_DISTINCT
 
 
 def is_wide(numbers: Sequence[float]) -> bool:
-    """Whether numbers are so far apart that an axis of them is better logarithmic."""
+    """Whether numbers need a logarithmic axis: positive, with a ratio of 30 or more."""
     return min(numbers) > 0 and max(numbers) >= 30 * min(numbers)
 
 
 def in_order(values: Sequence[Any]) -> list[str]:
-    """The texts of values, each once: numbers by size, others as they come."""
+    """The distinct values as text: numbers ascending, others in order of appearance."""
     kept = {text_of(value): value for value in values}
-    return sorted(kept, key=kept.get) if all(map(is_number, values)) else list(kept)
+    return sorted(kept, key=lambda text: kept[text]) if all(map(is_number, values)) else list(kept)
 
 
 def text_of(value: Any) -> str:
-    """A parameter's value as text: as it is typed in params.yaml, numbers to six digits."""
+    """A parameter's value as in params.yaml, numbers to six significant digits.
+
+    >>> text_of(0.1234567), text_of(0.0), text_of("relu"), text_of(None)
+    ('0.123457', '0.0', 'relu', 'null')
+    """
     if isinstance(value, float):
         return f"{value:.6g}" if value else "0.0"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def places(values: Sequence[Any]) -> dict[str, float]:
-    """Where the values of a parameter stand on its axis, 0 to 1, by their texts."""
+    """The axis position of each value of a parameter, 0 to 1, by its text.
+
+    >>> places(["relu", "tanh", "relu"])
+    {'relu': 0.0, 'tanh': 1.0}
+    """
     texts = in_order(values)
     if not is_range(values):
         return {text: index / (len(texts) - 1) if len(texts) > 1 else 0.5 for index, text in enumerate(texts)}

@@ -1,7 +1,8 @@
-"""What came out of a sweep, in a sentence, and how sure that is."""
+"""The result of a sweep in a sentence, and what a reader must know first."""
 
 from pipeline.evaluation import intervals
 from pipeline.pages.sweep_data import Findings
+from pipeline.runtime.console import counted
 
 
 def verdict(found: Findings) -> str:
@@ -12,14 +13,12 @@ def verdict(found: Findings) -> str:
     winner, n = found.cells[0], len(found.cells)
     if all(cell.diverged for cell in found.cells):
         those = "The only finished cell" if n == 1 else f"All {n} finished cells"
-        none = "it does not tell" if n == 1 else "none tells"
         return (
-            f"{those} diverged: {none} the classes apart, and validation {_plain(found.metric)} is "
-            f"{winner.scores[found.metric]:.3f} at best. Try smaller learning rates."
+            f"{those} diverged: the best validation {_plain(found.metric)} is "
+            f"{winner.scores[found.metric]:.3f}. Try smaller learning rates."
         )
-    interval = intervals.of(found.winner.matrix).get(
-        found.metric
-    )  # none of a metric that is not of the confusion matrix
+    # none for a metric that is not computed from the confusion matrix
+    interval = intervals.of(found.winner.matrix).get(found.metric) if found.winner else None
     text = (
         f"{winner.name} is {'the only finished cell' if n == 1 else 'best'}: validation "
         f"{_plain(found.metric)} {winner.scores[found.metric]:.3f}"
@@ -34,31 +33,30 @@ def verdict(found: Findings) -> str:
 
 
 def asides(found: Findings) -> list[str]:
-    """What a reader must know before the rest: that it is not whole, or that cells failed or diverged."""
+    """Notes on an unfinished sweep, and on cells that failed or diverged."""
     texts = []
     left = found.total - len(found.cells) - len(found.failed)
     if left:
         texts.append(
-            f"This is not the whole sweep: {len(found.cells)} of {found.total} cells are finished. The same "
-            "command goes on with the others."
+            f"Unfinished sweep: {len(found.cells)} of {found.total} cells are finished. Rerun the same "
+            "command to resume."
         )
     done, wanted = found.repeats
     if done < wanted and not left:
         texts.append(
-            f"This is not the whole sweep: {done} of {wanted} repeats of the finalists are finished. "
-            "The same command trains the others."
+            f"Unfinished sweep: {done} of {wanted} repeats of the finalists are finished. Rerun the same "
+            "command to resume."
         )
     if found.failed:
-        what = "1 cell" if len(found.failed) == 1 else f"{len(found.failed)} cells"
-        texts.append(f"{what} failed; the reasons stand under the leaderboard.")
+        texts.append(f"{counted(len(found.failed), 'cell')} failed; the reasons are below the leaderboard.")
     diverged = sum(cell.diverged for cell in found.cells)
     if diverged and diverged < len(found.cells):
-        texts.append(f"{diverged} of {len(found.cells)} cells diverged: they learned nothing.")
+        texts.append(f"{diverged} of {len(found.cells)} cells diverged.")
     return texts
 
 
 def _others(found: Findings, interval: tuple[float, float] | None) -> str:
-    """How sure it is that the best is the best, as the end of a sentence."""
+    """How many cells may be as good as the best, as the end of a sentence."""
     if len(found.cells) == 1:
         return ""
     if found.verdict is not None and found.verdict["winner"]["run_id"] == found.cells[0].run_id:
@@ -71,8 +69,8 @@ def _others(found: Findings, interval: tuple[float, float] | None) -> str:
         return ""
     others = sum(cell.scores[found.metric] >= interval[0] for cell in found.cells[1:])
     if not others:
-        return "; no other lies within that interval"
-    return f"; {others} other{'s lie' if others != 1 else ' lies'} within that interval"
+        return "; no other is within that interval"
+    return f"; {others} other{'s are' if others != 1 else ' is'} within that interval"
 
 
 def _plain(metric: str) -> str:

@@ -1,8 +1,8 @@
-"""A sweep's page: what is known of it in, one HTML file out; nothing is read or fetched."""
+"""Renders a sweep's findings as one HTML file. Nothing is read or fetched."""
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,14 @@ from pipeline.runtime.console import duration
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 HEADS = {"f1": "F1"}
-MOST_CLASSES = 30  # up to which a confusion matrix is a table
-MOST_REJECTED = 50  # that are listed
-NONE = "–"  # in place of a number that there is not
-PAIRS = 15  # confusions that are listed where there are more classes
+MOST_CLASSES = 30  # of a confusion matrix
+MOST_REJECTED = 50  # images listed
+NONE = "–"  # instead of a missing number
+PAIRS = 15  # most frequent confusions, listed instead of a larger matrix
 
 
 def page(found: Findings) -> bytes:
-    """The page as a file."""
+    """The content of report.html."""
     found, paused = timing.without_pauses(found)
     return render(
         "sweep.html.j2",
@@ -32,7 +32,7 @@ def page(found: Findings) -> bytes:
         verdict=verdict(found),
         asides=asides(found),
         facts=_facts(found),
-        scores=_scores(found) if found.cells else None,
+        scores=_scores(found, found.winner) if found.winner else None,
         board=_board(found),
         failed=_failed(found),
         finalists=_finalists(found),
@@ -55,7 +55,7 @@ def page(found: Findings) -> bytes:
 
 
 def _subject(source: str) -> str:
-    """What was swept, for a heading."""
+    """The name of the dataset, for a heading."""
     return "the built-in sample" if source == "sample" else source.rstrip("/").rpartition("/")[2] or source
 
 
@@ -64,21 +64,19 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     if not found.cells:
         return []
     winner = found.cells[0]
-    chosen = [(_head(key), parameter_values.text_of(value)) for key, value in winner.values.items()]
-    trained = f"{winner.best_epoch} of {len(winner.epochs)}"
     return [
-        *chosen,
-        ("Best epoch", trained),
+        *((_head(key), parameter_values.text_of(value)) for key, value in winner.values.items()),
+        ("Best epoch", f"{winner.best_epoch} of {len(winner.epochs)}"),
         ("Trained in", duration((winner.ended - winner.started) / 1000)),
     ]
 
 
-def _scores(found: Findings) -> dict[str, Any]:
+def _scores(found: Findings, winner: Confusion) -> dict[str, Any]:
     """The winner's scores, as heads and rows."""
-    splits = [("Validation", found.cells[0].scores, found.winner)]
+    splits = [("Validation", found.cells[0].scores, winner)]
     if found.test:
         splits.append(("Test", *found.test))
-    heads = [""]
+    heads: list[Any] = [""]
     for name, _, confusion in splits:
         images = f"{int(confusion.matrix.sum()):,}"
         heads += [
@@ -96,12 +94,12 @@ def _scores(found: Findings) -> dict[str, Any]:
 
 
 def _names(found: Findings) -> list[str]:
-    """The scores that tables show: always the same four, and what ranks the cells."""
+    """The scores that tables show: the four of every sweep, and the ranking metric."""
     return [*dict.fromkeys([*SCORES, found.metric])]
 
 
 def _board(found: Findings) -> dict[str, Any]:
-    """The leaderboard, in the original's columns."""
+    """The leaderboard, as heads and rows."""
     pruned = any(cell.pruned for cell in found.cells)
     numeric = {
         key for key in found.keys if all(parameter_values.is_number(cell.values[key]) for cell in found.cells)
@@ -140,24 +138,24 @@ def _failed(found: Findings) -> list[list[Any]]:
 
 
 def _finalists(found: Findings) -> list[list[Any]]:
-    """The cells that were trained again with other seeds."""
+    """The finalists: cells that were retrained with other seeds."""
     rows = []
-    for told in (found.verdict or {}).get("finalists", []):
+    for row in (found.verdict or {}).get("finalists", []):
         rows.append([
-            told["name"],
-            {"text": f"{told['first_score']:.4f}", "value": told["first_score"]},
-            len(told["seeds"]),
-            _number(told["mean"]),
-            _number(told["spread"]),
-            "{:.3f} to {:.3f}".format(*told["interval"]) if told["interval"] else NONE,
-            ", ".join(_number(score) for score in told["scores"]) or NONE,
-            _run(found, told["run_id"], told["name"]),
+            row["name"],
+            {"text": f"{row['first_score']:.4f}", "value": row["first_score"]},
+            len(row["seeds"]),
+            _number(row["mean"]),
+            _number(row["spread"]),
+            "{:.3f} to {:.3f}".format(*row["interval"]) if row["interval"] else NONE,
+            ", ".join(_number(score) for score in row["scores"]) or NONE,
+            _run(found, row["run_id"], row["name"]),
         ])  # fmt: skip
     return rows
 
 
 def _number(value: float | None) -> str:
-    """A score to four digits; a dash where there is none, or where it is not finite."""
+    """A score to four digits; a dash if it is missing or not finite."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
@@ -165,19 +163,19 @@ def _alike(found: Findings) -> list[list[Any]]:
     """The cells that are not significantly worse than the winner."""
     return [
         [
-            told["name"],
-            {"text": f"{told['p_value']:.3f}", "value": told["p_value"]},
-            {"text": f"{told['corrected_p_value']:.3f}", "value": told["corrected_p_value"]},
-            told["only_winner_right"],
-            told["only_other_right"],
-            _run(found, told["run_id"], told["name"]),
+            row["name"],
+            {"text": f"{row['p_value']:.3f}", "value": row["p_value"]},
+            {"text": f"{row['corrected_p_value']:.3f}", "value": row["corrected_p_value"]},
+            row["only_winner_right"],
+            row["only_other_right"],
+            _run(found, row["run_id"], row["name"]),
         ]
-        for told in (found.verdict or {}).get("not_significantly_worse", [])
+        for row in (found.verdict or {}).get("not_significantly_worse", [])
     ]
 
 
 def _effects(found: Findings) -> list[list[Any]]:
-    """Each parameter's values with their cells and scores, but those of a range."""
+    """Rows of the parameters' values with their scores, without continuous parameters."""
     rows = []
     scored = _scored(found)
     for key in parameter_values.varied(found.keys, scored):
@@ -190,12 +188,12 @@ def _effects(found: Findings) -> list[list[Any]]:
 
 
 def _scored(found: Findings) -> list[Cell]:
-    """The cells with a finite score, which alone can be drawn."""
+    """The cells with a finite score; others cannot be drawn."""
     return [cell for cell in found.cells if math.isfinite(cell.scores[found.metric])]
 
 
 def _specs(found: Findings) -> dict[str, Any]:
-    """The charts, by the names that the template knows them by."""
+    """The charts, by their names in the template."""
     specs: dict[str, Any] = {"effects": {}}
     if not found.cells:
         return specs
@@ -206,7 +204,7 @@ def _specs(found: Findings) -> dict[str, Any]:
     specs["effects"] = {key: charts.effect(key, scored, found.metric) for key in varied}
     if varied:
         specs["parallel"] = charts.parallel(varied, scored, found.metric)
-    if any(cell.epochs for cell in found.cells):
+    if found.winner and any(cell.epochs for cell in found.cells):
         totals = found.winner.matrix.sum(axis=1)
         specs["curves"] = curves.curves(found.cells, float(totals.max() / totals.sum()))
     specs["timeline"] = curves.timeline(found.cells, found.started)
@@ -214,13 +212,11 @@ def _specs(found: Findings) -> dict[str, Any]:
 
 
 def _confusions(found: Findings) -> list[dict[str, Any]]:
-    """The confusion matrices, as tables or, of many classes, as the most frequent confusions."""
-    told = []
-    if found.cells:
-        told.append(("The best cell", found.cells[0], found.winner))
+    """Confusion matrices; with many classes, the most frequent confusions."""
+    shown = [("Best cell", found.cells[0], found.winner)] if found.winner else []
     if found.worst:
-        told.append(("The worst cell", found.cells[-1], found.worst))
-    return [{"title": title, "cell": cell, **_confusion(confusion)} for title, cell, confusion in told]
+        shown.append(("Worst cell", found.cells[-1], found.worst))
+    return [{"title": title, "cell": cell, **_confusion(confusion)} for title, cell, confusion in shown]
 
 
 def _confusion(confusion: Confusion) -> dict[str, Any]:
@@ -257,24 +253,27 @@ def _thumbnail(exhibit: Exhibit) -> dict[str, Any]:
 
 
 def _counts(found: Findings) -> dict[str, Any]:
-    """Images by class and split, as heads and rows with sums."""
+    """Images by class and split, as heads and rows with totals."""
     counts = found.images.counts
     heads = [
         "Class",
         *({"text": name.capitalize(), "number": True} for name in counts),
         {"text": "All", "number": True},
     ]
-    by_class = {name: [counts[split][name] for split in counts] for name in found.images.classes}
+    by_class = {
+        name: [count[name] for count in counts.values() if isinstance(count, Mapping)]
+        for name in found.images.classes
+    }
     names, which = extremes({name: sum(row) for name, row in by_class.items()})
-    rows = [[name, *by_class[name], sum(by_class[name])] for name in names]
-    sums = [sum(told.values()) if isinstance(told, Mapping) else told for told in counts.values()]
-    whole = [["All classes", *sums, sum(sums)]]
+    rows: list[list[Any]] = [[name, *by_class[name], sum(by_class[name])] for name in names]
+    sums = [sum(count.values()) if isinstance(count, Mapping) else count for count in counts.values()]
+    rows.append(["All classes", *sums, sum(sums)])
     caption = f"Images by class and split. {which}".strip()
-    return {"heads": heads, "rows": [*_counted(rows), *_counted(whole)], "caption": caption}
-
-
-def _counted(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    return [[row[0], *(f"{number:,}" for number in row[1:])] for row in rows]
+    return {
+        "heads": heads,
+        "rows": [[name, *map("{:,}".format, numbers)] for name, *numbers in rows],
+        "caption": caption,
+    }
 
 
 def _examples(found: Findings) -> list[dict[str, Any]]:
@@ -299,7 +298,7 @@ def _head(key: str) -> str:
 
 @functools.cache
 def bundle() -> Markup:
-    """Vega, Vega-Lite and Vega-Embed as one script, which takes 2 s to put together."""
+    """Vega, Vega-Lite and Vega-Embed as one script; takes 2 s once."""
     import vl_convert
 
-    return Markup(vl_convert.javascript_bundle())
+    return Markup(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # the stub misses a default

@@ -1,4 +1,4 @@
-"""What a sweep's page is made of: plain values, gathered by pipeline/reports/collect_sweep.py."""
+"""The data of a sweep's page: plain values, collected by pipeline/reports/collect_sweep.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Cell:
     Attributes:
         run_id: Its run.
         name: Its run's name.
-        values: The cell's, by key; a key that the grid got later has the value that was in force.
-        scores: accuracy, precision, recall and f1 on the validation split.
-        best_epoch: The epoch that was kept, from 1.
+        values: By key; of a key that was added to the grid later, the value in force then.
+        scores: By name (accuracy, precision, recall, f1 and the ranking metric), on the validation split.
+        best_epoch: The epoch whose weights were kept, from 1.
         diverged: Its loss was not finite, or it predicts one class for every image.
-        pruned: It was ended early.
-        worker: What trained it: the machine, and the worker on it.
+        pruned: The pruner stopped it early.
+        worker: The machine and worker that trained it.
         started: When its run began; ms since 1970.
         ended: When its run ended; ms since 1970.
         epochs: Those trained, in order.
@@ -59,7 +59,7 @@ class Failed:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """How the images of a split were predicted: (num_classes, num_classes) int, rows true."""
+    """Predictions of a split: (num_classes, num_classes) int; rows are true classes, columns predicted."""
 
     classes: Sequence[str]
     matrix: np.ndarray
@@ -67,11 +67,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """An image with what the model says of it.
+    """An image and its prediction.
 
     Attributes:
-        jpeg: The image, and beside it the image under its heatmap where there is one.
-        name: As the source calls it.
+        jpeg: The image; with a heatmap, side by side with its overlay.
+        name: In the source.
         label: Its class.
         predicted: The class that was predicted.
         probability: Of that class, 0 to 1.
@@ -86,15 +86,15 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """The winner's most telling validation images, and what it was trained with.
+    """The winner's most confident errors and least certain validation images, and its environment.
 
     Attributes:
-        mistakes: Those predicted wrong, the surest first.
-        uncertain: Those whose two most probable classes are nearest to each other.
-        wrong: How many are predicted wrong.
-        images: How many validation images there are.
-        missing: Why there are no images; empty where there are.
-        method: Of the heatmaps; empty where there are none.
+        mistakes: Errors, the most confident first.
+        uncertain: Images with the smallest margin between the two most probable classes.
+        wrong: Number of errors.
+        images: Number of validation images.
+        missing: Why there are no images; empty if there are.
+        method: Of the heatmaps; empty without heatmaps.
         python: The version of Python.
         requirements: Packages with versions, as pip takes them.
     """
@@ -120,13 +120,13 @@ class Images:
 
     Attributes:
         source: `data.source`.
-        understood_as: What that was taken for.
+        understood_as: How it was read.
         image_size: Side of the square images, px.
-        counts: Images by split; then by class where the prepared images are there.
-        classes: Names; empty where the prepared images are not there.
+        counts: Images by split; if the prepared dataset is present, by split and class.
+        classes: Names; empty if the prepared dataset is missing.
         examples: For each class a few images as JPEG.
-        rejected: Name and reason of each image that was left out.
-        missing: Why the prepared images are not there; empty where they are.
+        rejected: Name and reason of each unusable image.
+        missing: Why the prepared dataset is missing; empty if it is present.
     """
 
     source: str
@@ -141,12 +141,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Importance:
-    """How far each parameter decides the scores.
+    """The share of each parameter in the variance of the scores.
 
     Attributes:
         shares: Of each key, 0 to 1, the largest first.
-        interactions: The share of combinations of keys, 0 to 1; None where the method does not see them.
-        caption: What the shares are, in sentences.
+        interactions: The share of combinations of keys, 0 to 1; None if the method does not compute it.
+        caption: The definition of the shares.
     """
 
     shares: Mapping[str, float]
@@ -156,7 +156,7 @@ class Importance:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What is known of a sweep.
+    """Everything that the page shows of a sweep.
 
     Attributes:
         run_id: Of its run.

@@ -1,4 +1,4 @@
-"""Where a sweep's time went, as rows of tables."""
+"""How a sweep's time was spent, as table rows."""
 
 import statistics
 from dataclasses import replace
@@ -8,21 +8,21 @@ from typing import Any
 from pipeline.pages.sweep_data import Findings
 from pipeline.runtime.console import duration
 
-SHORTEST_PAUSE = 60_000  # ms
-MANY_STEPS = 10  # so many times as long as a step of a cell usually takes, nothing happened: it was stopped
+MIN_PAUSE_MS = 60_000  # ms
+MIN_PAUSE_STEPS = 10  # median steps of a cell without any event; the sweep was stopped then
 
 
 def without_pauses(found: Findings) -> tuple[Findings, int]:
-    """Findings on a clock that stood still while the sweep was stopped, and for how long that was, in ms.
+    """The findings with pauses removed from all times, and the length of the pauses in ms.
 
-    Runs do not tell when a sweep was stopped and gone on with; that no cell began, ended or got an epoch for
-    long does.
+    Runs do not record when a sweep was stopped and resumed. A pause is a long time in which no cell started,
+    ended or finished an epoch.
     """
     moments = [[cell.started, *(epoch.ended for epoch in cell.epochs), cell.ended] for cell in found.cells]
     steps = [after - before for own in moments for before, after in pairwise(own)]
     if not steps:
         return found, 0
-    least = max(SHORTEST_PAUSE, MANY_STEPS * statistics.median(steps))
+    least = max(MIN_PAUSE_MS, MIN_PAUSE_STEPS * statistics.median(steps))
     events = sorted({found.started, found.ended, *(moment for own in moments for moment in own)})
     pauses = [(before, after) for before, after in pairwise(events) if after - before > least]
 
@@ -42,7 +42,7 @@ def without_pauses(found: Findings) -> tuple[Findings, int]:
 
 
 def phases(found: Findings) -> list[list[str]]:
-    """What was done before, with and after the cells, and how long; nothing where no cell is finished."""
+    """The phases before, during and after the cells, with durations; empty if no cell is finished."""
     if not found.cells:
         return []
     first, last = _ends(found)
@@ -73,11 +73,11 @@ def workers(found: Findings) -> list[list[Any]]:
             sum(cell.ended - cell.epochs[-1].ended for cell in trained),
             max(last - first - busy, 0),
         )
-        told = [{"text": duration(time / 1000), "value": time} for time in times]
-        rows.append([worker or "–", len(own), *told])
+        durations = [{"text": duration(time / 1000), "value": time} for time in times]
+        rows.append([worker or "–", len(own), *durations])
     return rows
 
 
 def _ends(found: Findings) -> tuple[int, int]:
-    """When the first cell began, and when the last one ended."""
+    """The start of the first cell and the end of the last one, in ms since 1970."""
     return min(cell.started for cell in found.cells), max(cell.ended for cell in found.cells)
