@@ -34,7 +34,7 @@ def page(found: Findings) -> bytes:
         facts=_facts(found),
         scores=_scores(found, found.winner) if found.winner else None,
         board=_board(found),
-        failed=_failed(found),
+        failed=[[cell.name, cell.reason, _run(found, cell.run_id, cell.name)] for cell in found.failed],
         finalists=_finalists(found),
         alike=_alike(found),
         effects=_effects(found),
@@ -131,10 +131,6 @@ def _board(found: Findings) -> dict[str, Any]:
 
 def _score(value: float) -> dict[str, Any]:
     return {"text": _number(value), "value": value if math.isfinite(value) else ""}
-
-
-def _failed(found: Findings) -> list[list[Any]]:
-    return [[cell.name, cell.reason, _run(found, cell.run_id, cell.name)] for cell in found.failed]
 
 
 def _finalists(found: Findings) -> list[list[Any]]:
