@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import scores
 from pipeline.config.command_line import load
-from pipeline.config.schema import SweepParams
+from pipeline.config.sweep_schema import SweepParams
 from pipeline.evaluation import metrics
 from pipeline.evaluation.objective import Objective
 from pipeline.training import train

@@ -7,7 +7,7 @@ import keras
 import pytest
 import yaml
 
-from pipeline.config import params, schema
+from pipeline.config import params, schema, sweep_schema
 from pipeline.config.command_line import help_text, load
 from pipeline.config.fields import leaves
 from pipeline.config.search_space import Range
@@ -151,7 +151,7 @@ def test_range_from_the_file_and_its_plain_form(tmp_path):
         "learning_rate": Range(low=0.0001, high=0.1, log=True),
         "schedule.start": Range(low=1, high=9, log=False),
     }
-    assert {key: value for key, value in drawn.flat().items() if key.startswith(schema.GRID)} == {
+    assert {key: value for key, value in drawn.flat().items() if key.startswith(sweep_schema.GRID)} == {
         "sweep.grid.activation": ("relu", "tanh"),
         "sweep.grid.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
         "sweep.grid.schedule.start": {"low": 1, "high": 9, "log": False},
@@ -264,7 +264,7 @@ def test_cell_stands_over_model_and_train():
         ("--model.activation=Relu", ["'Relu'", "did you mean relu?", "tanh"]),
         ("--model.name=resnet", ["model.name", "'resnet'", "simple_cnn"]),
         ("--sweep.grid.dropout=[]", ["sweep.grid.dropout", "empty list"]),
-        ("--sweep.grid.dropout=[0.3,0.30]", ["sweep.grid.dropout", "0.3 stands twice"]),
+        ("--sweep.grid.dropout=[0.3,0.30]", ["sweep.grid.dropout", "duplicate value 0.3"]),
         ("--sweep.grid.dropout=[1.5]", ["sweep.grid.dropout", "1.5", "below 1"]),
         ('--sweep.grid.activation=["reluu"]', ["'reluu'", "did you mean relu?"]),
         ("--sweep.grid.dropout=[0.3", ["sweep.grid.dropout", "'[0.3'", "JSON"]),
@@ -302,7 +302,7 @@ def test_cell_stands_over_model_and_train():
             '--export.formats=["onnxx"]',
             ["export.formats", "'onnxx'", "keras, saved_model, onnx", "mean onnx?"],
         ),
-        ('--export.formats=["onnx","onnx"]', ["export.formats", "'onnx' stands twice"]),
+        ('--export.formats=["onnx","onnx"]', ["export.formats", "duplicate value 'onnx'"]),
         ("--export.formats=[]", ["export.formats", "empty list", "keras, saved_model, onnx"]),
         ("--export.images=0", ["export.images", "'0'", "whole number from 1"]),
         ("--export.model=champion", ["export.model", "'champion'", "models:/ID"]),
@@ -312,8 +312,8 @@ def test_cell_stands_over_model_and_train():
         ("--register.name=a?b", ["register.name", "'a?b'", "without / : ?"]),
         ("--register.name=..", ["register.name", "'..'", "other than . and .."]),
         (f"--register.name={'n' * 300}", ["register.name", "a name of 300 characters", "up to 256"]),
-        ("--register.alias=latest", ["register.alias", "'latest'", "MLflow's own"]),
-        ("--register.alias=Latest", ["register.alias", "'Latest'", "MLflow's own"]),
+        ("--register.alias=latest", ["register.alias", "'latest'", "reserved by MLflow"]),
+        ("--register.alias=Latest", ["register.alias", "'Latest'", "reserved by MLflow"]),
         ("--register.alias=v1", ["register.alias", "'v1'", "v with a number"]),
         ("--register.alias=my best", ["register.alias", "'my best'", "letters, digits, - and _"]),
         (f"--register.alias={'a' * 256}", ["register.alias", "up to 254"]),
@@ -366,7 +366,7 @@ def test_every_key_stands_in_the_file_with_its_meaning():
     """The comments of params.yaml are the schema's descriptions, and no key is in only one of them."""
     lines = DEFAULTS.read_text().splitlines()
     for key, field in leaves(params.Params):
-        if key.startswith(schema.GRID):
+        if key.startswith(sweep_schema.GRID):
             continue
         name = key.rsplit(".", 1)[-1]
         assert any(line.strip().startswith(f"{name}:") and field.description in line for line in lines), (
@@ -377,7 +377,7 @@ def test_every_key_stands_in_the_file_with_its_meaning():
 def test_help_has_every_key_with_default_meaning_and_range():
     text = help_text(yaml.safe_load(DEFAULTS.read_text()))
     for key, field in leaves(params.Params):
-        if not key.startswith(schema.GRID):
+        if not key.startswith(sweep_schema.GRID):
             assert f"--{key} " in text
             assert field.description in text
     assert "--train.batch_size 32\n    images per step\n    allowed: whole number from 1\n" in text
@@ -418,7 +418,7 @@ def test_auto_is_the_size_that_the_network_prefers(arguments, size):
     ],
 )
 def test_grid_keeps_the_keys_of_its_networks(arguments, left_out, cells):
-    own, strangers = read(*arguments).with_own_grid()
+    own, strangers = read(*arguments).without_unused_grid_keys()
     assert count(own.sweep.grid) == cells
     assert left_out in (None, strangers)
 
@@ -429,20 +429,20 @@ def test_grid_keeps_the_keys_of_its_networks(arguments, left_out, cells):
         (
             ("--model.name=vgg16_cam", '--sweep.grid={"activation":["relu","tanh"]}'),
             [
-                "no key of activation means anything to vgg16_cam",
+                "activation: not parameters of vgg16_cam",
                 "allowed: any key under `train`",
                 "fine_tune_layers",
             ],
         ),
         (
             ('--sweep.grid={"name":["simple_cnn","transfer"],"activation":["relu","tanh"]}',),
-            ["sweep.grid.activation means nothing to transfer", "sweep simple_cnn by itself"],
+            ["sweep.grid.activation is not a parameter of transfer", "sweep simple_cnn separately"],
         ),
     ],
 )
 def test_grid_that_would_train_the_same_twice_is_refused(arguments, words):
     with pytest.raises(ValueError) as error:
-        read(*arguments).with_own_grid()
+        read(*arguments).without_unused_grid_keys()
     assert all(word in str(error.value) for word in words), error.value
 
 

@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 import annotated_types
 import yaml
@@ -20,8 +20,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from pipeline.config.fields import assign, leaves, lookup
 from pipeline.config.params import Params
-from pipeline.config.schema import GRID
 from pipeline.config.search_space import Range
+from pipeline.config.sweep_schema import GRID
 from pipeline.runtime.errors import UserError
 
 DEFAULTS = Path("params.yaml")
@@ -57,7 +57,7 @@ def load(arguments: Sequence[str] | None = None, defaults: Path = DEFAULTS) -> P
         return Params.model_validate(raw)
     except ValidationError as error:
         # a value that fits no type of a union has an error for each; the first is enough
-        lines: dict[tuple, str] = {}
+        lines: dict[tuple[Any, ...], str] = {}
         for item in error.errors():
             lines.setdefault(_place(item["loc"]), _explain(item, overrides, file))
         raise UserError("\n".join(dict.fromkeys(lines.values()))) from None
@@ -104,7 +104,7 @@ def _merge(base: Any, over: Any, replace: Sequence[str] = (), prefix: str = "") 
 
 
 class _Parser(ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
 
@@ -190,7 +190,7 @@ def _key_at(loc: Sequence[str | int]) -> str | None:
     return next((prefix for prefix in prefixes if prefix in _keys()), None)
 
 
-def _place(loc: Sequence[str | int]) -> tuple:
+def _place(loc: Sequence[str | int]) -> tuple[str | int, ...]:
     """What one line is written about: a key's value, or a position in its list, or else all of `loc`."""
     key = _key_at(loc)
     return (key, *(part for part in loc if isinstance(part, int))) if key else tuple(loc)

@@ -1,4 +1,4 @@
-"""What the sections of params.yaml are made of, and the dotted keys that lead through them."""
+"""Field types of the sections of params.yaml, and access to nested values by dotted keys."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 
 def _no_bool(value: Any) -> Any:
-    # pydantic would take `true` for 1
+    # pydantic would convert `true` to 1
     if isinstance(value, bool):
         raise ValueError(f"got {value}")
     return value
@@ -19,23 +19,23 @@ Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-def distinct(values: tuple) -> tuple:
-    """Check that a list has values, each once."""
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Checks that a list is not empty and has no duplicates."""
     if not values:
         raise ValueError("got an empty list")
     for position, value in enumerate(values):
         if value in values[:position]:
-            raise ValueError(f"{value!r} stands twice; allowed: each value once")
+            raise ValueError(f"duplicate value {value!r}; allowed: each value once")
     return values
 
 
 class Section(BaseModel):
-    """A frozen part of the parameters that knows no other keys than its own."""
+    """A frozen section of the parameters; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def leaves(section: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """The dotted keys below a section, in the schema's order, with their fields."""
     for name, field in section.model_fields.items():
         key = prefix + (field.alias or name)
@@ -46,14 +46,19 @@ def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fi
 
 
 def lookup(tree: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key of nested mappings; None where there is none."""
+    """The value at a dotted key of nested mappings; None if missing.
+
+    >>> lookup({"train": {"epochs": 4}}, "train.epochs")
+    4
+    """
+    value: Any = tree
     for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value at a dotted key of nested dicts, in place."""
+    """Sets the value at a dotted key of nested dicts, in place."""
     *parents, last = key.split(".")
     for part in parents:
         tree = tree.setdefault(part, {})
@@ -61,5 +66,5 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def is_section(annotation: Any) -> bool:
-    """Whether a field's type is a section of its own, and not a value."""
+    """Whether the type of a field is a section."""
     return isinstance(annotation, type) and issubclass(annotation, Section)

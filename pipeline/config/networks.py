@@ -1,4 +1,4 @@
-"""What can be known of each network without building it: its own parameters, what it prefers, its files."""
+"""The networks: their parameters, their defaults and their files, without building them."""
 
 import difflib
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from pipeline.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Network:
-    """A network that `model.name` can name; a file of that name in `pipeline/models` builds it.
+    """A value of `model.name`; the module of that name in `pipeline/models` builds the network.
 
     Attributes:
-        parameters: keys of the `model` section that it is built from; the others mean nothing to it.
-        image_size: px; what `data.image_size=auto` stands for.
-        augment: what `train.augment=auto` stands for.
-        bfloat16_on_cpu: whether shorter numbers make it faster on a processor. Keras computes the statistics
-            of batch normalization in float32, and TensorFlow has no fast depthwise convolutions of bfloat16:
-            for networks of these, turning numbers to and fro costs more than it saves.
+        parameters: The keys of the `model` section that the network has.
+        image_size: Default of `data.image_size`, px.
+        augment: Default of `train.augment`.
+        bfloat16_on_cpu: Whether mixed_bfloat16 can make it faster on a CPU. Keras computes the statistics of
+            batch normalization in float32, and TensorFlow has no fast depthwise convolution in bfloat16: in
+            networks that use them, the casts cost more than they save.
     """
 
     parameters: tuple[str, ...]
@@ -34,11 +34,15 @@ NETWORKS = {
     "transfer": Network(("backbone", *_FINE_TUNING, "dropout"), image_size=160),
     "vgg16_cam": Network(_FINE_TUNING, image_size=224, bfloat16_on_cpu=True),
 }
-# Keys of the `model` section that decide how a network starts or is trained, but not what it computes.
-NOT_OF_THE_GRAPH = ("kernel_initializer", "bias_initializer", "fine_tune_epochs", "fine_tune_learning_rate")
+# Keys of the `model` section that change initial values or the training, but not the traced graph.
+TRACE_INDEPENDENT_KEYS = (
+    "kernel_initializer",
+    "bias_initializer",
+    "fine_tune_epochs",
+    "fine_tune_learning_rate",
+)
 
-# The networks of `keras.applications`, written out so that a wrong name is refused without importing Keras; a
-# test compares them.
+# The networks of `keras.applications`, listed here because importing Keras is slow; a test compares them.
 APPLICATIONS = (
     "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtSmall", "ConvNeXtTiny", "ConvNeXtXLarge", "DenseNet121",
     "DenseNet169", "DenseNet201", "EfficientNetB0", "EfficientNetB1", "EfficientNetB2", "EfficientNetB3",
@@ -53,10 +57,10 @@ WEIGHTS_FILES = (".keras", ".h5")
 
 
 def known_backbone(name: str) -> str:
-    """The name, where it is one of `APPLICATIONS` or ends like a Keras file.
+    """Validates a backbone: one of `APPLICATIONS`, or the path of a Keras file.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: It is neither.
     """
     if name in APPLICATIONS or name.endswith(BACKBONE_FILES):
         return name
@@ -69,10 +73,10 @@ def known_backbone(name: str) -> str:
 
 
 def known_weights(name: str) -> str:
-    """The name, where it is `imagenet`, `none`, or ends like a file of weights.
+    """Validates weights: `imagenet`, `none`, or the path of a weights file.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: It is none of these.
     """
     if name in ("imagenet", "none") or name.endswith(WEIGHTS_FILES):
         return name
@@ -80,11 +84,11 @@ def known_weights(name: str) -> str:
 
 
 def check_files(names: dict[str, str]) -> None:
-    """Check that the files among these values of `backbone` and `weights` are there.
+    """Checks that the files among these values of `backbone` and `weights` exist.
 
     Raises:
-        UserError: one is not.
+        UserError: A file is missing.
     """
     for key, name in names.items():
         if name.endswith(WEIGHTS_FILES) and not Path(name).is_file():
-            raise UserError(f"model.{key}: there is no file {Path(name).absolute()}")
+            raise UserError(f"model.{key}: file {Path(name).absolute()} does not exist")

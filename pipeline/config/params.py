@@ -1,7 +1,7 @@
-"""The schema of params.yaml: every key with its type, its range and its meaning.
+"""All parameters as one frozen object.
 
-No default stands here: params.yaml alone has them. `command_line.load` reads that file and the command line,
-and checks both against this schema before anything is created.
+Defaults are in params.yaml only. `command_line.load` reads that file and the command line, and validates both
+before anything is created.
 """
 
 import itertools
@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from pipeline.config.fields import Int, Section, assign, leaves, lookup
 from pipeline.config.networks import NETWORKS, check_files
 from pipeline.config.schema import (
-    GRID,
     DataParams,
     DoctorParams,
     EvaluateParams,
@@ -23,23 +22,23 @@ from pipeline.config.schema import (
     PredictParams,
     RegisterParams,
     ReportParams,
-    SweepParams,
     TrainParams,
 )
 from pipeline.config.search_space import Range
+from pipeline.config.sweep_schema import GRID, SweepParams
 from pipeline.runtime.credentials import without_password
 
 
 class Params(Section):
-    """Every parameter, as params.yaml lays them out. Read one with `load`."""
+    """All parameters, in the layout of params.yaml. `command_line.load` creates one."""
 
     seed: Int = Field(
         ge=0,
         lt=2**32,
-        description="draws the splits, the initial weights, the order of the batches and the dropout",
+        description="seed of the splits, the initial weights, the order of batches and the dropout",
     )
     log: Literal["info", "debug"] = Field(
-        description="what is printed: info, or debug for everything that the libraries say as well"
+        description="log output: info, or debug for all messages of the libraries too"
     )
     data: DataParams
     model: ModelParams
@@ -56,8 +55,8 @@ class Params(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _takes_the_size_of_its_network(cls, raw: Any) -> Any:
-        """Put a number in place of `auto`: whoever reads the parameters reads what was done."""
+    def _resolve_image_size(cls, raw: Any) -> Any:
+        """Replaces `auto` by the image size of the network, so that the size in use is recorded."""
         if lookup(raw, "data.image_size") != "auto" or lookup(raw, "model.name") not in NETWORKS:
             return raw
         size = NETWORKS[lookup(raw, "model.name")].image_size
@@ -65,18 +64,18 @@ class Params(Section):
 
     @property
     def epochs(self) -> int:
-        """The most that a network is trained: `train.epochs`, and those of fine-tuning if there are any."""
+        """Maximum number of epochs of a training: `train.epochs` plus those of fine-tuning."""
         tuned = "fine_tune_epochs" in NETWORKS[self.model.name].parameters and self.model.weights != "none"
         return self.train.epochs + tuned * self.model.fine_tune_epochs
 
     def epochs_of(self, cell: Mapping[str, Any]) -> int:
-        """The most that a cell of a grid is trained, by the cell's values."""
+        """Maximum number of epochs of the cell with these values."""
         own = {"name", "epochs", "weights", "fine_tune_epochs"} & set(cell)
         return self.with_cell(cell).epochs if own else self.epochs
 
     @property
     def most_epochs(self) -> int:
-        """The most that any cell of the grid, or of the ranges, is trained."""
+        """Maximum number of epochs over all cells of the search space."""
         keys = ("name", "weights", "epochs", "fine_tune_epochs")
         swept = {key: values for key in keys if (values := getattr(self.sweep.grid, key)) is not None}
         ends = {key: [values.high] if isinstance(values, Range) else values for key, values in swept.items()}
@@ -85,13 +84,13 @@ class Params(Section):
 
     @property
     def training_seed(self) -> int:
-        """Of the initial weights, the order of the batches and the dropout: `train.seed`, or else `seed`."""
+        """Seed of initial weights, order of batches and dropout: `train.seed`, by default `seed`."""
         return self.seed if self.train.seed is None else self.train.seed
 
     def flat(self) -> dict[str, Any]:
-        """Every parameter in force by its dotted key, to be shown and recorded.
+        """All parameters by dotted key, as they are recorded.
 
-        A grid's lists and ranges are there only where they are set; the credentials in addresses are masked.
+        Keys of the grid that are not set are left out. Credentials in URLs are masked.
         """
         raw = self.model_dump(by_alias=True)
         values = {key: lookup(raw, key) for key, _ in leaves(Params)}
@@ -102,61 +101,61 @@ class Params(Section):
         }
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
-        """These parameters with other values at some dotted keys."""
+        """A copy with other values at some dotted keys."""
         raw = self.model_dump(by_alias=True)
         for key, value in values.items():
             assign(raw, key, value)
         return type(self).model_validate(raw)
 
     def check_files(self) -> None:
-        """Check that the files which the model, or a cell of the grid, is built from are there.
+        """Checks that the files of backbones and weights exist, of the model and of all cells.
 
         Raises:
-            UserError: one is not.
+            UserError: A file is missing.
         """
         for key in set(NETWORKS[self.model.name].parameters) & {"backbone", "weights"}:
             for name in getattr(self.sweep.grid, key) or [getattr(self.model, key)]:
                 check_files({key: name})
 
-    def with_own_grid(self) -> tuple[Self, list[str]]:
-        """These parameters without the grid's keys that mean nothing to the networks swept, and those keys.
+    def without_unused_grid_keys(self) -> tuple[Self, list[str]]:
+        """A copy without the grid keys that no swept network has, and these keys.
 
-        Cells that differ in such a key alone would be the same.
+        Cells that differ only in such a key would be identical.
 
         Raises:
-            ValueError: no key is left, or one means something to some of the networks only.
+            ValueError: No key remains, or only some of the swept networks have a key.
         """
         swept = {name: NETWORKS[name].parameters for name in self.sweep.grid.name or [self.model.name]}
         keys = [key for key in self.sweep.grid.values() if section_of(key) == "model" and key != "name"]
-        strangers = []
+        unused = []
         for key in keys:
             takers = [name for name, own in swept.items() if key in own]
             if takers and len(takers) < len(swept):
                 others = ", ".join(name for name in swept if name not in takers)
                 raise ValueError(
-                    f"{GRID}{key} means nothing to {others}: its cells would be the same; sweep "
-                    f"{' and '.join(takers)} by itself, or leave {key} out"
+                    f"{GRID}{key} is not a parameter of {others}: its cells would be identical; sweep "
+                    f"{' and '.join(takers)} separately, or remove {key}"
                 )
-            strangers += [] if takers else [key]
-        if not strangers:
+            unused += [] if takers else [key]
+        if not unused:
             return self, []
         raw = self.model_dump(by_alias=True)
         raw["sweep"]["grid"] = {
-            key: values for key, values in raw["sweep"]["grid"].items() if key not in strangers
+            key: values for key, values in raw["sweep"]["grid"].items() if key not in unused
         }
         if not any(raw["sweep"]["grid"].values()):
             common = sorted(set.intersection(*map(set, swept.values())))
             raise ValueError(
-                f"sweep.grid: no key of {', '.join(strangers)} means anything to {', '.join(swept)}; "
+                f"sweep.grid: {', '.join(unused)}: not parameters of {', '.join(swept)}; "
                 f"allowed: any key under `train`, or {', '.join(common)}"
             )
-        return type(self).model_validate(raw), strangers
+        return type(self).model_validate(raw), unused
 
     def with_cell(self, cell: Mapping[str, Any]) -> Self:
-        """These parameters with a grid cell's values in place of those under `model` and `train`."""
+        """A copy with the values of a grid cell under `model` and `train`."""
         return self.with_values({f"{section_of(key)}.{key}": value for key, value in cell.items()})
 
 
 def section_of(key: str) -> str:
-    """The section (`model` or `train`) that a grid's key belongs to."""
+    """The section of a grid key: `model` or `train`."""
     return "model" if key in ModelParams.model_fields else "train"

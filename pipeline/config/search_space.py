@@ -6,7 +6,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     Discriminator,
     Field,
     Tag,
@@ -46,7 +45,7 @@ class Range(Section):
         return self
 
 
-def _with_ends(end: TypeAdapter, value: Range) -> Range:
+def _with_ends(end: TypeAdapter[Any], value: Range) -> Range:
     """The range with each end as the swept field itself would take it: its type, within its bounds."""
     ends = {}
     for name in ("low", "high"):
@@ -63,7 +62,7 @@ def _range_or_values(value: Any) -> str:
 
 def _values_of(field: FieldInfo) -> Any:
     """The type of a list of values that the field itself would take, or of a range where it is a number."""
-    one = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    one: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     values = Annotated[tuple[one, ...], AfterValidator(distinct)]
     if field.annotation not in (int, float):
         return values
@@ -81,7 +80,7 @@ class _GridSection(Section):
         return {key: value for key, value in dump(self).items() if value is not None}
 
 
-def grid_section(name: str, *sections: type[BaseModel]) -> type[Section]:
+def grid_section(name: str, *sections: Any) -> type[Section]:
     """A section with each key of `sections`, taking a list or a range of that key's values instead of one."""
     fields: dict[str, Any] = {}
     for key, field in (item for section in sections for item in section.model_fields.items()):

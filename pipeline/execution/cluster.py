@@ -15,7 +15,7 @@ from distributed.system import MEMORY_LIMIT
 
 import pipeline
 import served_image_classifier
-from pipeline.config.schema import SweepParams
+from pipeline.config.sweep_schema import SweepParams
 from pipeline.execution import forkserver, worker
 from pipeline.execution.executors import DaskExecutor
 from pipeline.runtime import logs

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.config.schema import GridParams
+from pipeline.config.sweep_schema import GridParams
 
 # The original grid's keys come first, in its order, under its abbreviations; any other key stands for itself.
 ABBREVIATIONS = {

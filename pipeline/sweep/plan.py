@@ -95,7 +95,7 @@ def of(params: Params, runs: Sequence[CellRun], exhausted: bool = False) -> Plan
 def own_grid(params: Params) -> Params:
     """The parameters without the keys of the grid that mean nothing to the network."""
     try:
-        params, left_out = params.with_own_grid()
+        params, left_out = params.without_unused_grid_keys()
     except ValueError as error:
         raise UserError(str(error)) from None
     if left_out:

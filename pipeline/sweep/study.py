@@ -23,8 +23,8 @@ from optuna.samplers import GridSampler
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.config.schema import SAMPLERS, SweepParams
 from pipeline.config.search_space import Range
+from pipeline.config.sweep_schema import SAMPLERS, SweepParams
 from pipeline.evaluation.objective import Objective
 from pipeline.runtime import logs
 from pipeline.runtime.credentials import without_password

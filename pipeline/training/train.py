@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import models
-from pipeline.config.networks import NETWORKS, NOT_OF_THE_GRAPH
+from pipeline.config.networks import NETWORKS, TRACE_INDEPENDENT_KEYS
 from pipeline.config.schema import ModelParams, ScheduleParams, TrainParams
 from pipeline.evaluation import metrics
 from pipeline.evaluation.objective import Objective
@@ -92,7 +92,7 @@ def train(
     tf.config.experimental.enable_op_determinism()
     image_size = training.images.shape[1]
     model = models.build(model_params, image_size, num_classes, seed)
-    kind = (model_params.model_dump(exclude=set(NOT_OF_THE_GRAPH)), image_size, num_classes)
+    kind = (model_params.model_dump(exclude=set(TRACE_INDEPENDENT_KEYS)), image_size, num_classes)
     augment = NETWORKS[model_params.name].augment if params.augment == "auto" else params.augment
     stages = _stages(model, model_params, params, augment)
     epochs = _Epochs(params, objective, on_epoch)
