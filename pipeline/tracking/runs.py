@@ -171,16 +171,18 @@ def get(run_id: str) -> Run:
 
 
 def params_of(run_id: str, params: Params) -> Params:
-    """The parameters that a run was made with, but for where images are cached: that is today's.
+    """The parameters in force, with the seed and the `data` section of a run.
 
-    Where its `data.source` is recorded without credentials, today's is taken if it is the same but for them.
+    `data.cache` stays as in force; so does `data.source` if the run's differs only in its credentials, which
+    are not recorded. The sections `model` and `train` are not read, so that runs of versions with other keys
+    there can be evaluated, explained, exported and registered.
 
     Raises:
-        UserError: there is no such run, or it lacks parameters of this version of the pipeline.
+        UserError: There is no such run, or it lacks data parameters of this version of the pipeline.
     """
     run = get(run_id)
     logged = run.data.params
-    keys = [key for key in params.flat() if key.split(".")[0] in ("seed", "data", "model", "train")]
+    keys = [key for key in params.flat() if key.split(".")[0] in ("seed", "data")]
     missing = [key for key in keys if key not in logged]
     if missing:
         names = f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
