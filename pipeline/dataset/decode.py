@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -139,7 +139,7 @@ def _read_image(image: SourceImage, size: int) -> np.ndarray | str:
 
 
 def _gathered(
-    first: int, read: Sequence[Future], images: Sequence[SourceImage], size: int
+    first: int, read: Sequence[Future[Any]], images: Sequence[SourceImage], size: int
 ) -> tuple[np.ndarray, Decoded]:
     decoded, arrays = Decoded([], [], []), []
     for index, future in enumerate(read, first):

@@ -189,7 +189,7 @@ def _from_zip(path: Path, keep_splits: bool) -> Source:
     stamps = {
         name: (info.file_size, info.CRC) for name, info in sorted(archive.members.items()) if is_image(name)
     }
-    notes = ()
+    notes: tuple[str, ...] = ()
     if archive.duplicates:
         notes = (
             f"files of the zip that a later one of the same name hides, ignored: {archive.duplicates:,}",
@@ -226,6 +226,9 @@ def _labelled(
     )
 
 
+_Above = frozenset[tuple[int, int]]  # device and inode of each folder above
+
+
 class _Listing:
     """The files below a folder, level by level. Symbolic links are followed, never back to a folder above."""
 
@@ -233,7 +236,7 @@ class _Listing:
         self.images: dict[str, tuple[str, int, int]] = {}  # name: path, bytes, modification time in ns
         self.others: list[str] = []
         self.folders: list[str] = []
-        level = [(str(root), "", frozenset())]
+        level: list[tuple[str, str, _Above]] = [(str(root), "", frozenset())]
         depths = itertools.count() if max_depth is None else range(max_depth)
         for _ in depths:
             level = [inner for folder in level for inner in self._scan(*folder)]
@@ -241,12 +244,12 @@ class _Listing:
                 break
         self.too_deep = [name for _, name, _ in level]
 
-    def _scan(self, path: str, name: str, above: frozenset) -> list[tuple[str, str, frozenset]]:
+    def _scan(self, path: str, name: str, above: _Above) -> list[tuple[str, str, _Above]]:
         """Lists one folder; returns the folders in it."""
         try:
             status = Path(path).stat()
-            with os.scandir(path) as entries:
-                entries = list(entries)
+            with os.scandir(path) as found:
+                entries = list(found)
         except OSError as error:
             raise UserError(
                 f"the folder {_valid(path)} cannot be read ({error.strerror}): allow it to be "
@@ -265,7 +268,7 @@ class _Listing:
                 self._add(entry, child)
         return inner
 
-    def _add(self, entry: os.DirEntry, name: str) -> None:
+    def _add(self, entry: os.DirEntry[str], name: str) -> None:
         try:
             status = entry.stat()
         except OSError:  # a link to nowhere: reading it tells the reason
@@ -294,5 +297,5 @@ def _valid(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _fingerprint(kind: str, records: Iterable) -> str:
+def _fingerprint(kind: str, records: Iterable[object]) -> str:
     return hashlib.sha256(repr((kind, list(records))).encode()).hexdigest()
