@@ -25,7 +25,6 @@ ExportFormat = Literal["keras", "saved_model", "onnx"]
 
 ModelUri = Annotated[str, Field(pattern="^(models|runs):/.", examples=["models:/ID"])]
 
-
 _MODEL_NAME = "text of up to 256 characters without / : ? and line breaks, other than . and .."
 _MODEL_ALIAS = (
     "a letter, then up to 254 letters, digits, - and _; latest and v with a number are reserved by MLflow"
