@@ -1,4 +1,4 @@
-"""The served model itself: what MLflow loads by this module's name, and calls."""
+"""The served model, which MLflow loads by the name of this module."""
 
 import json
 import os
@@ -14,13 +14,17 @@ import pandas as pd
 from . import inputs, server
 from .images import UnreadableImage, resize
 
-BATCH = 128  # images that go through the network at once
-COLUMNS = ("label", "error")  # of the answer, beside one for each class
-_SHOWN = 3  # reasons in an error's text
+BATCH = 128  # images per forward pass
+COLUMNS = ("label", "error")  # of the predictions, besides one per class
+_SHOWN = 3  # distinct reasons in an error message
 
 
 def class_columns(classes: Sequence[str], taken: Sequence[str] = COLUMNS) -> list[str]:
-    """The column of each class: its name; `label (class)` for a class named as another column is."""
+    """The column of each class: its name, with ` (class)` appended if another column has that name.
+
+    >>> class_columns(["cat", "label"])
+    ['cat', 'label (class)']
+    """
     columns = []
     for name in classes:
         column = name
@@ -31,36 +35,35 @@ def class_columns(classes: Sequence[str], taken: Sequence[str] = COLUMNS) -> lis
 
 
 class Classifier:
-    """What MLflow's pyfunc flavour calls.
+    """The model behind MLflow's pyfunc flavour.
 
     Args:
         network: (batch, size, size, 3) uint8 -> (batch, num_classes) float32.
-        classes: names in the order of the outputs.
+        classes: Names in the order of the outputs.
     """
 
     def __init__(self, network: keras.Model, classes: Sequence[str]):
         self.network, self.classes = network, classes
         self.size = network.input_shape[1]
-        self._one_at_a_time = threading.Lock()  # a server calls from threads, and Keras is not safe for them
+        self._one_at_a_time = threading.Lock()  # servers use threads, and Keras is not thread-safe
 
     def get_raw_model(self) -> Self:
-        """The classifier without MLflow's signature, by MLflow's own name: its `predict` takes arrays too."""
+        """This object, whose `predict` is without MLflow's signature check and also takes arrays."""
         return self
 
     def predict(self, data: Any) -> pd.DataFrame:
         """Classify images.
 
         Args:
-            data: as `inputs.ALLOWED` says.
+            data: See `inputs.ALLOWED`.
 
         Returns:
-            A row for each image, in the order (and with the index) of `data`: `label`, the probability of
-            each class under its name, and `error`. `error` is empty but where an image cannot be used: it
-            is the reason there, `label` is None, and the probabilities are NaN (null in JSON).
+            A row per image, with the order and index of `data`: `label`, a column of probabilities per class,
+            and `error`. For an unusable image, `error` is the reason, `label` is None and the probabilities
+            are NaN (null in JSON); otherwise `error` is empty.
 
         Raises:
-            MlflowException: an HTTP status of 400: `data` is something else, it has no images, or none of
-                them can be used.
+            MlflowException: `data` has another type, or no usable image (HTTP status 400).
         """
         images, index = inputs.images_of(data)
         probabilities = np.full((len(images), len(self.classes)), np.nan)
@@ -86,8 +89,8 @@ class Classifier:
             for row, error in zip(probabilities, errors, strict=True)
         ]
         if any(errors) and os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT"):
-            # MLflow would write NaN, which is no JSON
-            probabilities = np.where(np.isnan(probabilities), None, probabilities)
+            # MLflow would write NaN, which is invalid JSON
+            probabilities = np.where(np.isnan(probabilities), np.array(None, dtype=object), probabilities)
         columns = class_columns(self.classes)
         frame = pd.DataFrame(probabilities, columns=columns, index=index)
         frame.insert(0, "label", pd.Series(best, dtype=object, index=index))
@@ -103,19 +106,23 @@ def _some(errors: Sequence[str]) -> Iterator[str]:
 
 
 def save(folder: Path, network: keras.Model, classes: Sequence[str]) -> None:
-    """Write what `load` reads into a folder, which is made."""
+    """Write a classifier into a new folder, for `load`."""
     folder.mkdir()
     network.save(folder / "network.keras")
     (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
 
 
 def load(folder: Path) -> Classifier:
-    """The classifier that `save` wrote."""
+    """Read the classifier that `save` wrote."""
     network = keras.models.load_model(folder / "network.keras", compile=False)
     return Classifier(network, json.loads((folder / "classes.json").read_text(encoding="utf-8")))
 
 
 def _load_pyfunc(path: str) -> Classifier:
-    """MLflow calls this by its name, with the folder that `save` wrote."""
+    """Entry point of MLflow's pyfunc loader.
+
+    Args:
+        path: The folder that `save` wrote.
+    """
     server.keep_text()
     return load(Path(path))

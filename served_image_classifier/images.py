@@ -1,8 +1,8 @@
-"""One image: encoded bytes in, RGB pixels out, or the reason why not.
+"""Decoding of one image: encoded bytes in, RGB pixels out.
 
-Images come from strangers. Only the formats listed here are ever tried, the pixel limit of Pillow is an
-error, and whatever a damaged or hostile file makes Pillow raise becomes UnreadableImage. Nothing of the
-process that imports this is changed: neither its warning filters nor Pillow's limits.
+Images are untrusted. Only the formats listed here are tried, Pillow's pixel limit is an error, and every
+exception of Pillow on a damaged or hostile file becomes UnreadableImage. The module changes no state of the
+process: neither warning filters nor Pillow's limits.
 """
 
 import io
@@ -81,7 +81,8 @@ def decode(data: bytes) -> Image.Image:
         image.load()
         return _rgb(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(int(re.search(r"\d+", str(error))[0])) from error
+        pixels = re.search(r"\d+", str(error))
+        raise _too_large(int(pixels[0]) if pixels else 0) from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except MemoryError as error:
@@ -110,9 +111,10 @@ def _too_large(pixels: int) -> UnreadableImage:
 
 
 def _unidentified(data: bytes) -> UnreadableImage:
-    """Tells an image whose header is damaged from what never was one."""
+    """The reason for an unidentified file: a damaged header, or not an image."""
     for name in FORMATS:
-        if Image.OPEN[name][1](data[:16]) is True:
+        accept = Image.OPEN[name][1]
+        if accept is not None and accept(data[:16]) is True:
             return UnreadableImage("damaged", f"starts as {name} but cannot be read as that")
     return UnreadableImage("not an image", f"its content is none of {', '.join(FORMATS)}")
 
@@ -147,7 +149,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     """Keeps the high 8 bits, as Pillow itself does with 16-bit colour; its own convert('L') would clip."""
     bits = 16  # PNG, and PPM, whose loader scales every range to 16 bits
     if image.format == "TIFF":
-        (bits,) = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+        (bits,) = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]  # of TIFF images
         if image.mode == "I":
             raise UnreadableImage("not supported", f"signed or {bits}-bit integers have no fixed range")
     return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))

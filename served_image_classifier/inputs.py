@@ -1,4 +1,4 @@
-"""What a request holds: encoded images, base64 text or pixels; each becomes RGB or a reason why not."""
+"""The images of a request: encoded bytes, base64 text or pixels, each decoded to RGB."""
 
 import base64
 import binascii
@@ -93,7 +93,7 @@ def read(image: Any) -> Image.Image:
 
 
 def from_text(text: str) -> bytes:
-    """The bytes that base64 text stands for, in any of its usual spellings.
+    """Decode base64 text, in any of its usual forms.
 
     Raises:
         UnreadableImage: it is not base64, or too large.
@@ -117,5 +117,6 @@ def _check_bytes(count: int) -> None:
 
 
 def refused(reason: str) -> MlflowException:
-    """An error that MLflow's server answers with a status of 400."""
-    return MlflowException.invalid_parameter_value(f"{reason}; {ALLOWED}")
+    """An error that MLflow's server returns as HTTP status 400."""
+    error: MlflowException = MlflowException.invalid_parameter_value(f"{reason}; {ALLOWED}")
+    return error

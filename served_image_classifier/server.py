@@ -1,6 +1,9 @@
-"""MLflow's scoring server: it passes the text in JSON on to the model as it was sent."""
+"""A patch of MLflow's scoring server, so that base64 text in JSON reaches the model unchanged."""
 
 import os
+from typing import Any
+
+from mlflow.types import Schema
 
 from .inputs import SCHEMA
 
@@ -8,7 +11,7 @@ _SERVER_VARIABLES = ("__pyfunc_model_path__", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT
 
 
 def keep_text() -> None:
-    """Have the server leave base64 text of the column `image` to the model.
+    """Make the server pass base64 text of the column `image` to the model unchanged.
 
     MLflow 3.17 decodes the text of a binary column in `dataframe_split` and `dataframe_records` itself, with
     `base64.decodebytes`. It drops every character that is not of the standard alphabet, which leaves wrong
@@ -22,7 +25,7 @@ def keep_text() -> None:
     if convert is None or not any(name in os.environ for name in _SERVER_VARIABLES):
         return
 
-    def convert_all_but_images(table, schema):
+    def convert_all_but_images(table: Any, schema: Schema) -> Any:
         return table if schema == SCHEMA else convert(table, schema)
 
     proto_json_utils.cast_df_types_according_to_schema = convert_all_but_images
