@@ -18,7 +18,7 @@ from conftest import (
     sweep_run,
 )
 
-from pipeline.execution import worker
+from pipeline.execution import failures, worker
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +135,7 @@ def test_cell_that_can_record_nothing_answers_all_the_same(monkeypatch):
         result = worker.run_cell(task, told.append)
     finally:
         mlflow.set_tracking_uri(before)
-    assert result["state"] == worker.BROKEN
+    assert result["state"] == failures.BROKEN
     assert "the tracking store failed" in result["reason"]
     assert [event["event"] for event in told] == ["started"]
 

@@ -29,7 +29,7 @@ from pipeline.sweep import leaderboard as board
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.order import Rule
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking.sweep_runs import CellRun, Trial
+from pipeline.tracking.trials import CellRun, Trial
 
 GRID = '--sweep.grid={"dropout":[0.1,0.2,0.3,0.4]}'
 

@@ -21,7 +21,7 @@ from pipeline.sweep.cells import Cell
 from pipeline.sweep.order import Rule
 from pipeline.sweep.ranking import Ranking
 from pipeline.sweep.study import WARM_UP_CELLS, Study
-from pipeline.tracking.sweep_runs import CellRun, Trial
+from pipeline.tracking.trials import CellRun, Trial
 
 ROOT = Path(__file__).parents[1]
 ORIGINAL = {

@@ -16,7 +16,7 @@ import distributed
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from pipeline.execution import worker
+from pipeline.execution import failures, worker
 from pipeline.execution.worker import Task
 from pipeline.runtime import logs
 from pipeline.runtime.console import duration
@@ -29,8 +29,8 @@ _LOOK = 2  # seconds between two looks at a cluster's workers
 class InProcessExecutor:
     """Runs cells in this process, one after the other: no second import of TensorFlow."""
 
-    def __init__(self):
-        self._events: queue.SimpleQueue[dict] = queue.SimpleQueue()
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def slots(self) -> int:
         """How many cells can run at once."""
@@ -46,7 +46,7 @@ class InProcessExecutor:
         # a daemon, so that a second Ctrl-C need not wait for it
         threading.Thread(target=run, daemon=True).start()
 
-    def next(self, timeout: float) -> dict | None:
+    def next(self, timeout: float) -> dict[str, Any] | None:
         """The next event, or None where none comes for so many seconds."""
         return _next(self._events, timeout)
 
@@ -54,7 +54,7 @@ class InProcessExecutor:
         """Send a cell `worker.CONTINUE`, `worker.PRUNE` or `worker.STOP`."""
         worker.send_command(token, command)
 
-    def call(self, function: Callable, *arguments: Any) -> Any:
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function where cells run, and wait for what it returns."""
         return function(*arguments)
 
@@ -75,7 +75,7 @@ class DaskExecutor:
         self, client: distributed.Client, worker_wait: float, close: Callable[[], None] | None = None
     ):
         self._client, self._worker_wait, self._close = client, worker_wait, close
-        self._events: queue.SimpleQueue[dict] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._futures: dict[str, distributed.Future] = {}
         self._workers: dict[str, tuple[str, int]] = {}  # address and process id, by token
         self._exits = _Exits()
@@ -91,7 +91,7 @@ class DaskExecutor:
         self._futures[task.token] = future
         future.add_done_callback(lambda future: self._done(task.token, future))
 
-    def next(self, timeout: float) -> dict | None:
+    def next(self, timeout: float) -> dict[str, Any] | None:
         """The next event, or None where none comes for so many seconds."""
         return _next(self._events, timeout)
 
@@ -123,7 +123,7 @@ class DaskExecutor:
         else:
             self._client.restart_workers([address], timeout=30, raise_for_error=False)
 
-    def call(self, function: Callable, *arguments: Any) -> Any:
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function on a worker, and wait for what it returns.
 
         Raises:
@@ -166,7 +166,7 @@ class DaskExecutor:
         if self._close:
             self._close()
 
-    def _take(self, event: dict) -> None:
+    def _take(self, event: dict[str, Any]) -> None:
         if event["event"] == "started":
             self._workers[event["token"]] = event["worker"], event["pid"]
         self._events.put(event)
@@ -184,10 +184,10 @@ class DaskExecutor:
         if isinstance(error, KilledWorker):
             _, pid = self._workers.get(token, ("", 0))
             how = self._exits.of(pid) if self._close else ""  # of other machines' processes nothing is known
-            return {"state": worker.DIED, "reason": f"its process died{how}"}
+            return {"state": failures.DIED, "reason": f"its process died{how}"}
         if error is None:
-            return {"state": worker.BROKEN, "reason": "the connection to the cluster was lost"}
-        return {"state": worker.FAILED, "reason": f"{type(error).__name__}: {error}"}
+            return {"state": failures.BROKEN, "reason": "the connection to the cluster was lost"}
+        return {"state": failures.FAILED, "reason": f"{type(error).__name__}: {error}"}
 
 
 Executor = InProcessExecutor | DaskExecutor
@@ -199,7 +199,7 @@ class _Exits(logging.Handler):
     MESSAGE = re.compile(r"Worker process (\d+) (was killed by signal|exited with status) (\d+)")
     SIGNALS: Mapping[str, str] = {"9": "killed, perhaps for lack of memory", "11": "a segmentation fault"}
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._how: dict[int, str] = {}
         self._logger = logging.getLogger("distributed.nanny")
@@ -229,7 +229,7 @@ class _Exits(logging.Handler):
         super().close()
 
 
-def _next(events: "queue.SimpleQueue[dict]", timeout: float) -> dict | None:
+def _next(events: "queue.SimpleQueue[dict[str, Any]]", timeout: float) -> dict[str, Any] | None:
     try:
         return events.get(timeout=timeout)
     except queue.Empty:

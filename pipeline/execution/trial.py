@@ -10,7 +10,7 @@ from pipeline.inference import report
 from pipeline.sources import split_names
 from pipeline.tracking import artifacts, models, runs
 from pipeline.tracking.checkpoints import Checkpoints
-from pipeline.tracking.sweep_runs import REPORT, Trial
+from pipeline.tracking.trials import REPORT, Trial
 from pipeline.training import train
 from pipeline.training.batches import examples
 from pipeline.training.checkpoint import Checkpoint

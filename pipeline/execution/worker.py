@@ -15,18 +15,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.execution import forkserver
-
-if TYPE_CHECKING:
-    from pipeline.pages.sweep_data import Exhibits
+from pipeline.execution import failures, forkserver
+from pipeline.execution.failures import BROKEN, FAILED, FINISHED, STOPPED
 
 TOPIC = "pipeline-cells"  # of the events that tell the driver how cells go
 # Commands of a driver to a cell, obeyed at the end of an epoch. Only a sweep with a pruner sends CONTINUE.
 CONTINUE, PRUNE, STOP = "continue", "prune", "stop"
-# States of a cell that ended. Dask reports a process that DIED; lack of memory counts as DIED too.
-FINISHED, STOPPED, FAILED, DIED, BROKEN = "finished", "stopped", "failed", "died", "broken"
 DRIVER_TIMEOUT_SECONDS = 300  # without a command, before a cell takes its driver for dead
 RETRY_INTERVAL_SECONDS = 0.2  # between two tries of a task whose process trains another cell
 
@@ -71,7 +67,7 @@ class _InFlight:
     """A cell that this process trains."""
 
     task: Task
-    commands: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    commands: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
 
 
 _in_flight: dict[str, _InFlight] = {}
@@ -110,7 +106,7 @@ def stop_others(study: str, session: str) -> list[str]:
     return [cell.task.name for cell in others]
 
 
-def run_cell(task: Task, emit: Callable[[dict], None] | None = None) -> dict[str, Any]:
+def run_cell(task: Task, emit: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
     """Train a cell and record it in its run.
 
     Args:
@@ -141,57 +137,7 @@ def run_cell(task: Task, emit: Callable[[dict], None] | None = None) -> dict[str
         _one_at_a_time.release()
 
 
-def evaluate_winner(
-    sweep_run_id: str, winner_run_id: str, name: str, store: str, images: Mapping, token: str
-) -> dict:
-    """Measure a sweep's best model on the test split, and record that in the sweep's run.
-
-    Args:
-        sweep_run_id: of the sweep's run.
-        winner_run_id: of the best cell's run.
-        name: the best cell's.
-        store: MLflow's tracking URI.
-        images: as in `Task`.
-        token: the driver's.
-
-    Returns:
-        Its scores on the test split.
-
-    Raises:
-        TakenOver: another driver has the sweep by now; nothing is recorded.
-    """
-    _connect(store)
-    from pipeline.runtime.logs import importing_tensorflow
-
-    with importing_tensorflow():
-        from pipeline.execution import dataset_fetch, lock
-        from pipeline.inference import evaluate
-        from pipeline.runtime.errors import TakenOver
-        from pipeline.sources import split_names
-        from pipeline.tracking import catalog, models
-
-        prepared = dataset_fetch.open_dataset(images)
-    model = models.load(catalog.of_run(winner_run_id))
-    result = evaluate.evaluate(model, prepared, split_names.TEST)
-    if lock.token_of(sweep_run_id) != token:
-        raise TakenOver("another driver has taken the sweep over while the test split was measured")
-    evaluate.record(result, prepared, split_names.TEST, f"{name}, test split", sweep_run_id)
-    return result.report.scores()
-
-
-def exhibits(winner_run_id: str, store: str, images: Mapping) -> "Exhibits":
-    """What a sweep's best model shows of its validation images."""
-    _connect(store)
-    from pipeline.runtime.logs import importing_tensorflow
-
-    with importing_tensorflow():
-        from pipeline.execution import dataset_fetch
-        from pipeline.inference import error_analysis
-
-    return error_analysis.of(winner_run_id, dataset_fetch.open_dataset(images))
-
-
-def _dask_emit(event: dict) -> None:
+def _dask_emit(event: dict[str, Any]) -> None:
     import distributed
 
     worker = distributed.get_worker()
@@ -225,7 +171,7 @@ def _is_closing() -> bool:
     return worker is not None and worker.status not in running
 
 
-def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+def _run(cell: _InFlight, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     task = cell.task
     if wrong := differing(task.versions):
         return {"state": BROKEN, "reason": f"a worker has other packages than the driver: {wrong}"}
@@ -240,7 +186,7 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
     except (Interrupted, TakenOver) as stop:
         return {"state": STOPPED, "reason": str(stop)}
     except BaseException as error:
-        state, reason = _classify_error(error)
+        state, reason = failures.classify(error)
         logging.getLogger(__name__).debug("%s: %s", task.name, state, exc_info=error)
         if state != BROKEN:
             from pipeline.tracking import StoreError, sweep_runs
@@ -248,9 +194,9 @@ def _run(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
             try:
                 sweep_runs.fail(task.run_id, reason)
                 if state == FAILED and not isinstance(error, UserError):
-                    _log_traceback(task.run_id, error)
+                    failures.log_traceback(task.run_id, error)
             except (StoreError, OSError) as unrecorded:  # a driver in this process waits for an answer
-                state, reason = _classify_error(unrecorded)
+                state, reason = failures.classify(unrecorded)
         return {"state": state, "reason": reason}
 
 
@@ -263,7 +209,7 @@ def _import_all(threads: int | None) -> None:
         from pipeline.execution import trial  # noqa: F401
 
 
-def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
+def _train(cell: _InFlight, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     worker = _dask_worker()
     _import_all(worker.state.nthreads if worker else None)
     from pipeline.config.params import Params
@@ -308,41 +254,6 @@ def _train(cell: _InFlight, emit: Callable[[dict], None]) -> dict[str, Any]:
         "pruned": found.pruned,
         "epochs": found.epochs,
     }
-
-
-def _classify_error(error: BaseException) -> tuple[str, str]:
-    """What an error means for its cell and for the sweep, and its reason in a line.
-
-    What this machine or the store is short of ends the sweep, since every other cell would meet it too; it
-    can be gone on with once that is mended. A lack of memory may pass, and so may an answer that broke off.
-    Anything else would come again.
-    """
-    from pipeline.runtime.errors import ChangedImages, UserError
-    from pipeline.tracking import StoreError, store
-
-    reason = f"{type(error).__name__}: {store.first_line(error)}"
-    if isinstance(error, UserError):
-        return (BROKEN if isinstance(error, ChangedImages) else FAILED), str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return DIED, f"out of memory ({reason})"
-    if isinstance(error, StoreError):
-        if "Connection broken" in str(error):  # in the midst of an answer: MLflow does not ask again then
-            return DIED, f"the tracking store's answer broke off ({store.first_line(error)})"
-        ours = error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-        return (FAILED if ours else BROKEN), f"the tracking store failed: {store.first_line(error)}"
-    if isinstance(error, OSError):
-        return BROKEN, reason
-    return FAILED, reason
-
-
-def _log_traceback(run_id: str, error: BaseException) -> None:
-    import traceback
-
-    from pipeline.runtime.credentials import without_password
-    from pipeline.tracking import artifacts
-
-    text = "".join(traceback.format_exception(error))
-    artifacts.log_files({"traceback.txt": without_password(text).encode(errors="replace")}, run_id=run_id)
 
 
 def _connect(store_uri: str) -> None:

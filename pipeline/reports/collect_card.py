@@ -27,6 +27,7 @@ from pipeline.sweep import ranking, verdict
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.selection import has_ended
 from pipeline.tracking import artifacts, runs, sweep_runs
+from pipeline.tracking.trials import Trial
 
 
 def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
@@ -38,7 +39,7 @@ def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
         prepared: Those that its parameters name today, or why they cannot be prepared.
     """
     run = runs.get(run_id)
-    trial, params = sweep_runs.Trial.from_run(run), run.data.params
+    trial, params = Trial.from_run(run), run.data.params
     validation = report.read_predictions(artifacts.read(run_id, f"report/{report.PREDICTIONS}"))
     missing = _missing(prepared, digest, validation)
     return Facts(

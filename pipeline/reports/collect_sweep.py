@@ -24,7 +24,7 @@ from pipeline.sweep import leaderboard, verdict
 from pipeline.sweep.cells import ordered
 from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import artifacts, metric_histories, runs, store, sweep_runs
-from pipeline.tracking.sweep_runs import CellRun
+from pipeline.tracking.trials import CellRun
 
 UI = "http://127.0.0.1:5000"  # where `mlflow ui` is, unless it is told otherwise
 EXAMPLES, EXAMPLE_SIDE = 12, 96  # images of all classes together, at least one of each; px

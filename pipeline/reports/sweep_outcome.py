@@ -3,13 +3,13 @@
 import threading
 
 from pipeline.dataset.prepare import Prepared
-from pipeline.execution import worker
+from pipeline.execution import best_model
 from pipeline.execution.lock import Fence
 from pipeline.runtime import hardware
 from pipeline.runtime.errors import UserError
 from pipeline.sweep.driver import Place
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking import StoreError, artifacts, runs, store
+from pipeline.tracking import StoreError, artifacts, first_line, runs
 from pipeline.tracking.sweep_runs import Sweep
 
 
@@ -30,10 +30,12 @@ def show(ranking: Ranking, sweep: Sweep, fence: Fence, prepared: Prepared, place
                 "A sweep that was stopped shows none; to have them: mlflow run . -e report"
             )
         else:
-            exhibits = place.executor.call(worker.exhibits, ranking.winner.run_id, place.store, place.images)
+            exhibits = place.executor.call(
+                best_model.exhibits, ranking.winner.run_id, place.store, place.images
+            )
         found = collect_sweep.gather(sweep.run_id, ranking, prepared, exhibits)
     except (UserError, StoreError, OSError) as error:
-        reason = store.first_line(error)
+        reason = first_line(error)
         print(f"there is no report: {reason}; `mlflow run . -e report` makes it", flush=True)
         return
     bundling.join()

@@ -42,14 +42,14 @@ def command(
         params = load()
         logs.configure(params.log)
         before_imports(params)
-        from pipeline.tracking import STORE_ERRORS, store
+        from pipeline.tracking import STORE_ERRORS, first_line, store
 
         try:
             store.connect(logs_models)
             run(params)
         except STORE_ERRORS as error:
             raise UserError(
-                f"the tracking store failed: {store.first_line(error)}; fix that and rerun the same command"
+                f"the tracking store failed: {first_line(error)}; fix that and rerun the same command"
             ) from error
         except OSError as error:
             if error.errno not in _FIXABLE:

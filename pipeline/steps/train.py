@@ -16,7 +16,7 @@ from pipeline.steps import command
 
 if TYPE_CHECKING:
     from pipeline.dataset.prepare import Prepared
-    from pipeline.tracking.sweep_runs import Trial
+    from pipeline.tracking.trials import Trial
 
 
 def run(params: Params, prepared: "Prepared | None" = None) -> "Trial":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.params import Params
-from pipeline.execution import worker
+from pipeline.execution import failures, worker
 from pipeline.execution.executors import DaskExecutor, Executor
 from pipeline.execution.lock import Fence
 from pipeline.execution.worker import Task
@@ -325,18 +325,18 @@ class Driver:
 
     def _handle_result(self, running: _Running, result: Mapping[str, Any]) -> None:
         state, reason = result["state"], result.get("reason", "")
-        if state == worker.FINISHED:
+        if state == failures.FINISHED:
             score = result["scores"][self._params.sweep.metric]
             self._study.tell(running.cell, running.run_id, score, result["pruned"])
             note = " (diverged)" if result["diverged"] else ""
             note += f" (pruned after epoch {result['epochs']})" if result["pruned"] else ""
             self._progress.ended(running.cell, score, note)
-        elif state == worker.BROKEN:
+        elif state == failures.BROKEN:
             self._release(running)
             self._broken = self._broken or reason
-        elif state in (worker.STOPPED, worker.FAILED) and sweep_runs.is_deleted(running.run_id):
+        elif state in (failures.STOPPED, failures.FAILED) and sweep_runs.is_deleted(running.run_id):
             self._restart_cell(running)
-        elif state == worker.FAILED:
+        elif state == failures.FAILED:
             self._study.tell(running.cell, running.run_id, None)
             self._progress.ended(running.cell, None, reason)
         else:
@@ -344,7 +344,7 @@ class Driver:
 
     def _try_again(self, running: _Running, state: str, reason: str) -> None:
         """Submit a cell again whose process died, or whose worker left; it resumes from its last epoch."""
-        if state == worker.STOPPED and (self._stopping or self._broken):
+        if state == failures.STOPPED and (self._stopping or self._broken):
             self._release(running)
             return
         running.deaths += 1

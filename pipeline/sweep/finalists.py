@@ -16,7 +16,8 @@ from pipeline.sweep import plan
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.order import Rule, best_first
 from pipeline.sweep.plan import Plan
-from pipeline.tracking.sweep_runs import CellRun, Sweep
+from pipeline.tracking.sweep_runs import Sweep
+from pipeline.tracking.trials import CellRun
 
 
 @dataclass(frozen=True)

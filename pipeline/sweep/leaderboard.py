@@ -12,7 +12,7 @@ from pipeline.evaluation import intervals
 from pipeline.pages import markdown
 from pipeline.sweep.cells import Cell, ordered
 from pipeline.sweep.ranking import Ranking
-from pipeline.tracking.sweep_runs import CellRun
+from pipeline.tracking.trials import CellRun
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 ENDS = 5  # how many of the best and of the worst are shown

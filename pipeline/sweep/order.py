@@ -11,7 +11,8 @@ from pipeline.config.params import Params
 from pipeline.evaluation.objective import Objective
 from pipeline.runtime.errors import UserError
 from pipeline.sweep.cells import Cell
-from pipeline.tracking.sweep_runs import CellRun, Sweep
+from pipeline.tracking.sweep_runs import Sweep
+from pipeline.tracking.trials import CellRun
 
 TAG = "ranked_by"  # on a sweep's run, since its parameters are those of its first start
 _SEEDS = 2**32  # how many there are

@@ -4,7 +4,7 @@ import sys
 
 from pipeline.config.params import Params
 from pipeline.dataset.prepare import Prepared
-from pipeline.execution import worker
+from pipeline.execution import best_model
 from pipeline.execution.lock import Fence
 from pipeline.runtime.console import BOLD, styled
 from pipeline.sources import split_names
@@ -56,7 +56,7 @@ def measure(ranking: Ranking, prepared: Prepared, sweep: Sweep, fence: Fence, pl
             if "tested_run_id" in sweep.tags:  # of an earlier winner, whose scores are overwritten now
                 runs.delete_tag("tested_run_id", sweep.run_id)
             measured = place.executor.call(
-                worker.evaluate_winner,
+                best_model.evaluate,
                 sweep.run_id,
                 winner.run_id,
                 name,

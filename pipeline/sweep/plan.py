@@ -11,7 +11,7 @@ from pipeline.runtime.console import counted
 from pipeline.runtime.errors import UserError
 from pipeline.sweep import cells
 from pipeline.sweep.cells import Cell
-from pipeline.tracking.sweep_runs import CellRun
+from pipeline.tracking.trials import CellRun
 
 
 @dataclass(frozen=True)

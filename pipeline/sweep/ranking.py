@@ -26,7 +26,8 @@ from pipeline.sweep.cells import Cell
 from pipeline.sweep.finalists import Finalist
 from pipeline.sweep.order import Rule, best_first
 from pipeline.tracking import artifacts
-from pipeline.tracking.sweep_runs import CellRun, Sweep, Trial
+from pipeline.tracking.sweep_runs import Sweep
+from pipeline.tracking.trials import CellRun, Trial
 
 FILE = "leaderboard.json"  # among the artifacts of a sweep's run
 FORMAT = 1

@@ -30,7 +30,7 @@ from pipeline.runtime import logs
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
 from pipeline.sweep.cells import Cell
-from pipeline.tracking.sweep_runs import CellRun
+from pipeline.tracking.trials import CellRun
 
 DatabaseError = optuna.exceptions.StorageInternalError  # what a study raises where its database fails
 DRAWS = 100  # of a sampler, before it is taken to have no cell left that it has not drawn

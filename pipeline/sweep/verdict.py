@@ -21,7 +21,7 @@ from pipeline.sweep.cells import Cell
 from pipeline.sweep.finalists import Finalist
 from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import artifacts
-from pipeline.tracking.sweep_runs import CellRun
+from pipeline.tracking.trials import CellRun
 
 FILE = "verdict.json"  # among the artifacts of a sweep's run
 ALPHA = 0.05  # significance level, over all pairs of cells

@@ -17,7 +17,7 @@ from mlflow.models.model import ModelInfo
 
 from pipeline.runtime.console import few
 from pipeline.runtime.errors import UserError
-from pipeline.tracking import runs, store
+from pipeline.tracking import first_line, runs
 
 # What MLflow says where there is no such model, version, run or file; other codes are a failing store.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -78,7 +78,7 @@ def look_up(uri: str) -> ModelDescription:
     try:
         info = mlflow.models.get_model_info(uri)
     except (MlflowException, OSError) as error:
-        why = store.first_line(error)
+        why = first_line(error)
         if getattr(error, "error_code", "") not in ABSENT:
             if _has_description(uri):
                 raise

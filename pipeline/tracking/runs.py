@@ -17,8 +17,8 @@ from pipeline.config.params import Params
 from pipeline.runtime.console import warn
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import Interrupted, TakenOver, UserError
-from pipeline.tracking import STORE_ERRORS
-from pipeline.tracking.store import experiment_id, first_line, shown
+from pipeline.tracking import STORE_ERRORS, first_line
+from pipeline.tracking.store import experiment_id, shown
 
 # MLflow's words for the name of a run that nobody named; it has no public way to ask.
 _PREDICATES, _NOUNS = (

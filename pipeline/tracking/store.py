@@ -8,14 +8,12 @@ from pathlib import Path
 
 import mlflow
 import psutil
-import requests
 import urllib3
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.environment_variables import (
     MLFLOW_EXPERIMENT_ID,
     MLFLOW_EXPERIMENT_NAME,
-    MLFLOW_HTTP_REQUEST_TIMEOUT,
     MLFLOW_RUN_ID,
     MLFLOW_TRACKING_INSECURE_TLS,
 )
@@ -23,8 +21,6 @@ from mlflow.exceptions import MlflowException
 
 # Private, but what `mlflow run` itself asks; there is no public call that starts no run.
 from mlflow.tracking.fluent import _get_experiment_id
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from urllib3.exceptions import InsecureRequestWarning
@@ -32,17 +28,14 @@ from urllib3.exceptions import InsecureRequestWarning
 from pipeline.runtime import logs
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
-from pipeline.tracking import relocate
+from pipeline.tracking import first_line, relocate, server
 
-SERVER_TIMEOUT = 10  # seconds to answer the first request, unless MLFLOW_HTTP_REQUEST_TIMEOUT is set
-MODELS_SINCE = "3"  # the first MLflow version with logged models
 # What MLflow says of an experiment that it cannot use; other errors are of the store as a whole.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 _CREATION_SECONDS = 3  # in which another command has made the tables of a new local store
 _RETRY_INTERVAL_SECONDS = 0.2
 # What SQLite says of a file that no waiting makes a store.
 _PERMANENT = ("not a database", "unable to open", "readonly", "disk image is malformed")
-_PROBE = "/api/2.0/mlflow/experiments/search"  # needs the same rights as what follows; /health needs none
 
 
 def connect(logs_models: bool = False) -> None:
@@ -62,7 +55,7 @@ def connect(logs_models: bool = False) -> None:
     if uri != mlflow.get_tracking_uri():
         mlflow.set_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):
-        _check_server(uri)
+        server.check(uri)
     try:
         _open(uri)
     except (MlflowException, SQLAlchemyError) as error:
@@ -74,7 +67,7 @@ def connect(logs_models: bool = False) -> None:
     MLFLOW_EXPERIMENT_NAME.unset()
     MLFLOW_EXPERIMENT_ID.set(experiment)
     if logs_models:
-        _check_logged_models(uri, experiment)
+        server.check_logged_models(uri, experiment)
 
 
 def _open(uri: str) -> None:
@@ -133,13 +126,6 @@ def experiment_id() -> str:
     if run_id := MLFLOW_RUN_ID.get():
         return MlflowClient().get_run(run_id).info.experiment_id
     return _get_experiment_id()
-
-
-def first_line(error: BaseException) -> str:
-    """The line of an error's text that says what happened; MLflow's and SQLAlchemy's other ones do not."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = next((line for line in lines if not line.startswith("(raised as a result")), lines[0])
-    return without_password(line)
 
 
 def _quiet() -> None:
@@ -220,104 +206,3 @@ def _has_run(database: Path, run_id: str) -> bool:
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as store:
         return store.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
     return False
-
-
-def _check_server(uri: str) -> None:
-    """Ask a server one small thing, as MLflow's client would, once and with a limit of time.
-
-    Raises:
-        UserError: it does not answer, does not trust us or is not trusted, or is no MLflow server.
-    """
-    timeout = MLFLOW_HTTP_REQUEST_TIMEOUT.get() if MLFLOW_HTTP_REQUEST_TIMEOUT.is_set() else SERVER_TIMEOUT
-    try:
-        answer = http_request(
-            get_default_host_creds(uri),
-            _PROBE,
-            "GET",
-            params={"max_results": 1},
-            max_retries=0,
-            timeout=timeout,
-            raise_on_status=False,
-        )
-    except MlflowException as error:
-        raise UserError(_no_answer(uri, error, timeout)) from None
-    server, status = f"the tracking server {shown(uri)}", answer.status_code
-    if status in (401, 403):
-        raise UserError(
-            f"{server} refuses access ({status} {answer.reason}); set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to an account that may use it"
-        )
-    if status == 200 and _is_json(answer):
-        return
-    if status >= 500 or status == 429:
-        raise UserError(
-            f"{server} answers {status} {answer.reason}; run the same command again when it works"
-        )
-    raise UserError(
-        f"{server} does not answer as an MLflow server ({status} {answer.reason} for {_PROBE}); change or "
-        "unset MLFLOW_TRACKING_URI"
-    )
-
-
-def _no_answer(uri: str, error: MlflowException, timeout: float) -> str:
-    """The message where there was no answer at all."""
-    server, cause = f"the tracking server {shown(uri)}", error.__context__
-    if isinstance(cause, requests.exceptions.SSLError) or "SSL" in str(cause):
-        reason = _innermost(cause)
-        return (
-            f"{server} cannot be reached by TLS ({reason}); set MLFLOW_TRACKING_SERVER_CERT_PATH to a file "
-            "with the certificate to trust, the server's own or its authority's (PEM); "
-            "MLFLOW_TRACKING_CLIENT_CERT_PATH if it asks for yours; MLFLOW_TRACKING_INSECURE_TLS=true trusts "
-            "any server"
-        )
-    if isinstance(cause, requests.ConnectionError | requests.Timeout):
-        return (
-            f"{server} does not answer within {timeout:g} s ({type(cause).__name__}); start it, or change or "
-            "unset MLFLOW_TRACKING_URI (unset: runs go to mlflow.db beside MLproject)"
-        )
-    return (
-        f"{server} cannot be used: {first_line(cause or error)}; check MLFLOW_TRACKING_SERVER_CERT_PATH and "
-        "MLFLOW_TRACKING_CLIENT_CERT_PATH (absolute paths, since `mlflow run` works in the project's folder) "
-        "and the other MLFLOW_TRACKING_ variables"
-    )
-
-
-def _innermost(error: BaseException | None) -> str:
-    """What TLS says of a failure, without the layers around it."""
-    text = first_line(error) if error else ""
-    return text[text.rfind("[") :].rstrip("')\" ") if "[" in text else text
-
-
-def _is_json(answer: requests.Response) -> bool:
-    try:
-        return isinstance(answer.json(), dict)
-    except requests.JSONDecodeError:
-        return False
-
-
-def _check_logged_models(uri: str, experiment: str) -> None:
-    """Refuse a server without logged models: it would fail after the first training.
-
-    Raises:
-        UserError: it has none.
-    """
-    try:
-        MlflowClient().search_logged_models([experiment], max_results=1)
-    except MlflowException as error:
-        if error.get_http_status_code() != 404 and "404" not in str(error):
-            raise
-        raise UserError(
-            f"the tracking server {shown(uri)} has no logged models, which trained models are stored as; it "
-            f"{_version(uri)}: upgrade it to mlflow>={MODELS_SINCE}, or change or unset MLFLOW_TRACKING_URI"
-        ) from None
-
-
-def _version(uri: str) -> str:
-    """What a server says of its version."""
-    with suppress(MlflowException):
-        answer = http_request(
-            get_default_host_creds(uri), "/version", "GET", max_retries=0, timeout=SERVER_TIMEOUT
-        )
-        if answer.status_code == 200 and len(answer.text) < 30:
-            return f"says that it is MLflow {answer.text.strip()}"
-    return "does not say its version"

@@ -1,4 +1,4 @@
-"""Trials: recorded trainings read back from their runs, and the runs of a sweep and of its cells."""
+"""The runs of a sweep and of its cells: create them, find them again."""
 
 import json
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from pipeline.config.params import section_of
 from pipeline.runtime.credentials import without_password
 from pipeline.tracking import runs, store
+from pipeline.tracking.trials import CellRun
 
-REPORT = "report/"
 FORMAT = "2"  # of what is written to a sweep's runs; raise it when their meaning changes
 # Steps of a sweep's nested runs; each such run has its values under a tag of the same name.
 CELL, FINALIST = "cell", "finalist"
@@ -22,78 +22,6 @@ CELL, FINALIST = "cell", "finalist"
 COMPLETE, STARTED, DATA = "complete", "started", "data_digest"
 PAGE = 1000  # runs a search returns at once
 ORIGIN = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a recorded training came to.
-
-    Attributes:
-        run_id: of its run.
-        scores: accuracy, precision, recall, f1, … of the best epoch on the validation split.
-        val_loss: of the best epoch, in nats.
-        best_epoch: from 1.
-        epochs: how many were trained.
-        diverged: its loss was not finite, or it predicts one class for every image.
-        pruned: it was ended early, since it had fallen behind.
-    """
-
-    run_id: str
-    scores: dict[str, float]
-    val_loss: float
-    best_epoch: int
-    epochs: int
-    diverged: bool
-    pruned: bool
-
-    @classmethod
-    def from_run(cls, run: Run) -> Self:
-        """Read a finished training's run."""
-        tags = run.data.tags
-        return cls(
-            run.info.run_id,
-            {
-                key.removeprefix(REPORT): value
-                for key, value in run.data.metrics.items()
-                if key.startswith(REPORT)
-            },
-            float(tags["best_val_loss"]),
-            int(tags["best_epoch"]),
-            int(tags["epochs"]),
-            tags.get("diverged") == "true",
-            tags.get("pruned") == "true",
-        )
-
-
-@dataclass(frozen=True)
-class CellRun:
-    """A cell of a sweep, or a finalist trained again, as its run tells.
-
-    Attributes:
-        run_id: of its run.
-        values: the cell's, by key.
-        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; RUNNING too where its process was killed.
-        trial: where it is FINISHED.
-        reason: why it is FAILED.
-    """
-
-    run_id: str
-    values: Mapping[str, Any]
-    status: str
-    trial: Trial | None
-    reason: str
-
-    @classmethod
-    def from_run(cls, run: Run) -> Self:
-        """Read a cell's run."""
-        finished = run.info.status == "FINISHED"
-        return cls(
-            run.info.run_id,
-            json.loads(run.data.tags[run.data.tags["step"]]),
-            run.info.status,
-            Trial.from_run(run) if finished else None,
-            run.data.tags.get("reason", ""),
-        )
 
 
 @dataclass(frozen=True)
