@@ -33,8 +33,8 @@ def main() -> None:
     with importing_tensorflow():
         from pipeline.training import train
     from pipeline.config.command_line import load
-    from pipeline.evaluation.objective import Objective
-    from pipeline.training.batches import Examples
+    from pipeline.training.batches import LabelledImages, TrainingData
+    from pipeline.training.config import TrainConfig
 
     params = load(["--train.epochs=1"])
     count = options.images
@@ -44,9 +44,9 @@ def main() -> None:
         labels, indices = np.arange(count) % 2, np.arange(count)
 
         def epoch(images: np.ndarray) -> float:
-            splits = [Examples(images, labels, rows) for rows in (indices[:-64], indices[-64:])]
+            splits = [LabelledImages(images, labels, rows) for rows in (indices[:-64], indices[-64:])]
             start = time.perf_counter()
-            train.train(params.model, params.train, *splits, 2, params.seed, Objective(params.sweep.metric))
+            train.train(TrainConfig.of(params), TrainingData(*splits, 2))
             return time.perf_counter() - start
 
         mapped, copied = np.load(path, mmap_mode="r"), np.load(path)

@@ -58,18 +58,18 @@ def watched_memory() -> Iterator[Callable[[], float]]:
 def measure(path: Path) -> None:
     """Train one epoch on the images at `path`, and print the highest anonymous memory while it ran, MB."""
     from pipeline.config.command_line import load
-    from pipeline.evaluation.objective import Objective
     from pipeline.training import train
-    from pipeline.training.batches import Examples
+    from pipeline.training.batches import LabelledImages, TrainingData
+    from pipeline.training.config import TrainConfig
 
     images = np.load(path, mmap_mode="r")
     labels = np.arange(len(images)) % 2
     indices = np.arange(len(images))
     cut = int(0.8 * len(images))
     params = load(["--train.epochs=1"])
-    parts = [Examples(images, labels, rows) for rows in (indices[:cut], indices[cut:])]
+    parts = [LabelledImages(images, labels, rows) for rows in (indices[:cut], indices[cut:])]
     with watched_memory() as highest:
-        train.train(params.model, params.train, *parts, 2, params.seed, Objective(params.sweep.metric))
+        train.train(TrainConfig.of(params), TrainingData(*parts, 2))
     print(f"{highest():.0f}")
 
 

@@ -332,7 +332,7 @@ def test_every_reason_why_the_sweep_would_fail_is_reported(project: Project):
 def test_baseline_without_a_backbone_predicts_every_image(tmp_path):
     from pipeline import models
     from pipeline.doctor import baseline
-    from pipeline.training import batches
+    from pipeline.training.batches import LabelledImages
 
     params = load(
         ["--data.limit=60", "--data.image_size=32", f"--data.cache={tmp_path}"], ROOT / "params.yaml"
@@ -340,7 +340,7 @@ def test_baseline_without_a_backbone_predicts_every_image(tmp_path):
     prepared = prepare(params.data, params.seed)
     folds = label_noise.folds(prepared.labels, np.arange(60), seed=1)
     network = models.build(params.model, 32, 2, seed=1)
-    splits = [batches.examples(prepared, split) for split in (TRAIN, VALIDATION, TEST)]
+    splits = [LabelledImages.of(prepared, split) for split in (TRAIN, VALIDATION, TEST)]
     answers = baseline.predict_out_of_fold(network, params, prepared, splits, folds)
     assert answers.model == "simple_cnn at 32 px"
     assert answers.probabilities.shape == (60, 2)

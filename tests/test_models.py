@@ -1,7 +1,6 @@
 """The networks: shapes, seeds, what is frozen, features that are kept, and what is said of a bad backbone."""
 
 import threading
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -13,14 +12,14 @@ from keras import layers
 from pipeline import models
 from pipeline.config.command_line import load
 from pipeline.config.networks import APPLICATIONS, NETWORKS
-from pipeline.evaluation.objective import Objective
 from pipeline.inference import class_activation
 from pipeline.models import backbones
 from pipeline.runtime import files
 from pipeline.runtime.errors import UserError
 from pipeline.training import feature_cache
 from pipeline.training import train as training
-from pipeline.training.batches import Batches, Examples, predict
+from pipeline.training.batches import LabelledImages, TrainingData, predict
+from pipeline.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 LITE = ROOT.parent / "shared/models/efficientnet_lite0.keras"
@@ -65,32 +64,26 @@ def transfer(backbone):
     return ("--model.name=transfer", f"--model.backbone={backbone}")
 
 
-def images(count: int = 60, folder: Path | None = None) -> tuple[Examples, Examples]:
+def images(count: int = 60, folder: Path | None = None) -> tuple[LabelledImages, LabelledImages]:
     """Bright and dark noise, which anything learns: two thirds to train on, one to validate."""
     random = np.random.default_rng(3)
     labels = np.arange(count) % 2
     arrays = random.integers(0, 130, (count, SIZE, SIZE, 3)) + 120 * labels[:, None, None, None]
     cut = 2 * count // 3
     cache = (
-        feature_cache.Cache(folder, np.array([f"digest {row}" for row in range(count)])) if folder else None
+        feature_cache.FeatureCache(folder, np.array([f"digest {row}" for row in range(count)]))
+        if folder
+        else None
     )
     return tuple(
-        Examples(arrays.astype(np.uint8), labels, indices, cache)
+        LabelledImages(arrays.astype(np.uint8), labels, indices, cache)
         for indices in (np.arange(cut), np.arange(cut, count))
     )
 
 
 def train(*arguments: str, folder: Path | None = None, **more) -> training.Trained:
     params = read("--train.epochs=2", "--train.batch_size=8", *arguments)
-    return training.train(
-        params.model,
-        params.train,
-        *images(folder=folder),
-        2,
-        params.seed,
-        Objective(params.sweep.metric),
-        **more,
-    )
+    return training.train(TrainConfig.of(params), TrainingData(*images(folder=folder), 2), **more)
 
 
 def test_every_name_has_a_builder_and_what_is_known_of_it():
@@ -274,13 +267,9 @@ def test_images_that_change_places_keep_their_own_features(transfer, tmp_path, m
 
     def computed(order: np.ndarray) -> np.ndarray:
         digests = np.array([f"digest {row}" for row in order])
-        moved = Examples(data.images[order], data.labels[order], data.indices)
-        return feature_cache.compute(
-            extractor,
-            lambda rows: Batches(replace(moved, indices=rows), 16, with_labels=False),
-            moved.indices,
-            feature_cache.Cache(tmp_path, digests),
-        )
+        cache = feature_cache.FeatureCache(tmp_path, digests)
+        moved = LabelledImages(data.images[order], data.labels[order], data.indices, cache)
+        return moved.features(extractor)
 
     names = np.arange(60)
     first = np.asarray(computed(names))
@@ -300,9 +289,7 @@ def test_features_are_those_of_the_asked_rows(transfer):
     network = build(*transfer, num_classes=2)
     extractor = backbones.extractor(network)
     rows = np.array([59, 41, 50])
-    found = feature_cache.compute(
-        extractor, lambda rows: Batches(Examples(data.images, data.labels, rows), 2, with_labels=False), rows
-    )
+    found = LabelledImages(data.images, data.labels, rows).features(extractor)
     np.testing.assert_allclose(found, extractor.predict(data.images[rows], verbose=0), rtol=1e-5)
 
 

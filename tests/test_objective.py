@@ -13,7 +13,8 @@ from pipeline.config.sweep_schema import SweepParams
 from pipeline.evaluation import metrics
 from pipeline.evaluation.objective import Objective
 from pipeline.training import train
-from pipeline.training.batches import Examples
+from pipeline.training.batches import LabelledImages, TrainingData
+from pipeline.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["accuracy", "loss", "precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1"]
@@ -68,8 +69,8 @@ def test_best_epoch_and_early_stopping_go_by_the_objective(name):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 16, 16, 3), np.uint8), np.arange(60) % 2  # nothing to learn
     objective = Objective(name)
-    parts = [Examples(images, labels, rows) for rows in (np.arange(40), np.arange(40, 60))]
-    trained = train.train(params.model, params.train, *parts, 2, 42, objective)
+    parts = [LabelledImages(images, labels, rows) for rows in (np.arange(40), np.arange(40, 60))]
+    trained = train.train(TrainConfig(params.model, params.train, objective, 42), TrainingData(*parts, 2))
     values = trained.history[objective.key]
     best = objective.best(values)
     ties = [epoch for epoch, value in enumerate(values) if value == values[best]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training import examples, halves, read, train
+from test_training import halves, labelled_images, read, train
 
 from pipeline.execution import cluster
 from pipeline.runtime import hardware
@@ -38,7 +38,7 @@ def test_gpus_are_asked_of_their_driver(tmp_path, monkeypatch, capabilities, exp
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(hardware, "usable_gpus", lambda there: there)
     assert hardware.precision()[0] == expected
-    params, why = mixed_precision.decided(read("--model.name=small_resnet"))
+    params, why = mixed_precision.resolve(read("--model.name=small_resnet"))
     assert params.train.precision == expected and "compute capability" in why
 
 
@@ -74,32 +74,32 @@ def native(monkeypatch, tmp_path) -> Path:
 @pytest.mark.parametrize(("taken", "expected"), [(0.6, BFLOAT16), (0.95, FLOAT32), (1.76, FLOAT32)])
 def test_processor_is_believed_what_was_timed(native, taken, expected):
     native.parent.mkdir()
-    about = f"{mixed_precision._processor()}, tensorflow {metadata.version('tensorflow')}"
+    about = f"{mixed_precision._cpu_model()}, tensorflow {metadata.version('tensorflow')}"
     native.write_text(json.dumps({about: taken}))
-    params, why = mixed_precision.decided(read())
+    params, why = mixed_precision.resolve(read())
     assert params.train.precision == params.flat()["train.precision"] == expected
     assert f"{taken:.2f}" in why
 
 
 def test_processor_is_timed_once(native, capsys):
-    first, _ = mixed_precision.decided(read())
+    first, _ = mixed_precision.resolve(read())
     ((_, taken),) = json.loads(native.read_text()).items()
     assert 0.05 < taken < 20
-    assert first.train.precision == (FLOAT32 if taken > mixed_precision.ENOUGH else BFLOAT16)
-    second, _ = mixed_precision.decided(read())
+    assert first.train.precision == (FLOAT32 if taken > mixed_precision.MAX_TIME_RATIO else BFLOAT16)
+    second, _ = mixed_precision.resolve(read())
     assert second.train.precision == first.train.precision
     assert capsys.readouterr().out.count("timing float32 against bfloat16") == 1
 
 
 def test_networks_that_gain_nothing_stay_as_they_are(native):
-    params, why = mixed_precision.decided(read("--model.name=small_resnet"))
-    assert params.train.precision == FLOAT32 and "small_resnet gain nothing" in why
+    params, why = mixed_precision.resolve(read("--model.name=small_resnet"))
+    assert params.train.precision == FLOAT32 and "not faster for small_resnet" in why
     assert not native.exists()  # and nothing is timed for them
 
 
 def test_what_is_asked_for_is_done(native):
     params = read("--train.precision=mixed_bfloat16", "--model.name=small_resnet")
-    assert mixed_precision.decided(params)[0] is params
+    assert mixed_precision.resolve(params)[0] is params
 
 
 @pytest.mark.parametrize("name", [BFLOAT16, FLOAT16])
@@ -108,7 +108,7 @@ def test_only_training_computes_with_shorter_numbers(name):
     full = train("--train.precision=float32")
     assert trained.history["loss"] != full.history["loss"]
     assert {layer.dtype_policy.name for layer in trained.model.layers} == {FLOAT32}
-    validation = halves(examples())[1]
+    validation = halves(labelled_images())[1]
     np.testing.assert_array_equal(predict(trained.model, validation), trained.probabilities)
 
 

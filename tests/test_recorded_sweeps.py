@@ -86,13 +86,15 @@ def trained(client: MlflowClient, run_id: str, accuracy: float, **scores: float)
 def test_study_does_not_change_with_a_timing_or_a_network_added(client, monkeypatch):
     monkeypatch.setattr(hardware, "precision", lambda: ("mixed_bfloat16", "this test says so"))
     monkeypatch.setattr(hardware, "gpus", list)
-    monkeypatch.setattr(mixed_precision, "_taken", lambda: 0.6)
+    monkeypatch.setattr(mixed_precision, "_time_ratio", lambda: 0.6)
     asked = read('--sweep.grid={"name":["simple_cnn"]}')
-    params, _ = mixed_precision.decided(asked)
+    params, _ = mixed_precision.resolve(asked)
     assert params.train.precision == "mixed_bfloat16"
     sweep = started(client, params, "timing", asked)
 
-    monkeypatch.setattr(mixed_precision, "_taken", lambda: 0.88)  # a new container, without what was measured
+    monkeypatch.setattr(
+        mixed_precision, "_time_ratio", lambda: 0.88
+    )  # a new container, without what was measured
     wider = read('--sweep.grid={"name":["simple_cnn","small_resnet"]}')
     for again in (asked, wider):
         found = identity.find(again, "timing")

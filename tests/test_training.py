@@ -18,11 +18,11 @@ from pipeline import models
 from pipeline.config.command_line import load
 from pipeline.config.schema import ScheduleParams
 from pipeline.evaluation import metrics
-from pipeline.evaluation.objective import Objective
-from pipeline.training import graph_cache
+from pipeline.training import callbacks, graph_cache
 from pipeline.training import train as training
-from pipeline.training.batches import Batches, Examples, predict
+from pipeline.training.batches import Batches, LabelledImages, TrainingData, predict
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,33 +31,25 @@ def read(*arguments: str):
     return load(arguments, ROOT / "params.yaml")
 
 
-def examples(count: int = 96, size: int = 16) -> Examples:
+def labelled_images(count: int = 96, size: int = 16) -> LabelledImages:
     """Dark images of class 0 and light ones of class 1, with noise."""
     rng = np.random.default_rng(7)
     labels = np.arange(count) % 2
     images = rng.integers(0, 120, (count, size, size, 3)) + 60 * labels[:, None, None, None]
-    return Examples(images.astype(np.uint8), labels, np.arange(count))
+    return LabelledImages(images.astype(np.uint8), labels, np.arange(count))
 
 
-def halves(data: Examples) -> tuple[Examples, Examples]:
+def halves(data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
     middle = len(data.indices) // 2
     return (
-        Examples(data.images, data.labels, data.indices[:middle]),
-        Examples(data.images, data.labels, data.indices[middle:]),
+        LabelledImages(data.images, data.labels, data.indices[:middle]),
+        LabelledImages(data.images, data.labels, data.indices[middle:]),
     )
 
 
 def train(*arguments: str, **more) -> training.Trained:
     params = read("--data.image_size=16", "--train.epochs=3", *arguments)
-    return training.train(
-        params.model,
-        params.train,
-        *halves(examples()),
-        2,
-        params.seed,
-        Objective(params.sweep.metric),
-        **more,
-    )
+    return training.train(TrainConfig.of(params), TrainingData(*halves(labelled_images()), 2), **more)
 
 
 def test_simple_cnn_is_the_original_network():
@@ -104,7 +96,7 @@ def test_layers_start_from_different_weights():
 
 def test_schedule_is_constant_then_falls():
     schedule = ScheduleParams(start=10, every=5, factor=0.1)
-    rates = [training.learning_rate(0.01, schedule, epoch) for epoch in range(1, 22)]
+    rates = [callbacks.learning_rate(0.01, schedule, epoch) for epoch in range(1, 22)]
     assert rates[:10] == [0.01] * 10
     assert rates[10:15] == pytest.approx([0.001] * 5)
     assert rates[15:20] == pytest.approx([0.0001] * 5)
@@ -117,7 +109,7 @@ def test_schedule_is_what_the_optimizer_gets():
 
 
 def test_every_image_once_an_epoch_and_another_order_the_next():
-    data = examples(count=10)
+    data = labelled_images(count=10)
     batches = Batches(data, batch_size=4, seed=3)
     epochs = []
     for _ in range(2):
@@ -135,7 +127,7 @@ def test_keeps_the_best_epoch():
     accuracies, losses = trained.history["val_accuracy"], trained.history["val_loss"]
     best = max(range(4), key=lambda epoch: (accuracies[epoch], -losses[epoch]))
     assert trained.best_epoch == best + 1
-    _, validation = halves(examples())
+    _, validation = halves(labelled_images())
     labels = validation.labels[validation.indices]
     np.testing.assert_array_equal(predict(trained.model, validation), trained.probabilities)
     assert (trained.probabilities.argmax(axis=1) == labels).mean() == accuracies[best]
@@ -143,7 +135,7 @@ def test_keeps_the_best_epoch():
 
 def test_validation_loss_is_keras_own():
     trained = train()
-    _, validation = halves(examples())
+    _, validation = halves(labelled_images())
     labels = validation.labels[validation.indices]
     trained.model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     loss, accuracy = trained.model.evaluate(validation.images[validation.indices], labels, verbose=0)
@@ -155,7 +147,7 @@ def test_validation_loss_is_keras_own():
 def test_calls_back_every_epoch_with_all_metrics():
     seen = []
     train(on_epoch=lambda epoch, values, _: seen.append((epoch, set(values))))
-    assert seen == [(epoch, set(training.METRICS)) for epoch in (1, 2, 3)]
+    assert seen == [(epoch, set(callbacks.METRICS)) for epoch in (1, 2, 3)]
 
 
 def test_early_stopping():
@@ -188,7 +180,9 @@ def test_augmentation_changes_training_alone():
     plain, augmented = train(), train("--train.augment=true")
     assert plain.history["loss"] != augmented.history["loss"]
     assert [type(layer) for layer in plain.model.layers] == [type(layer) for layer in augmented.model.layers]
-    np.testing.assert_array_equal(augmented.probabilities, predict(augmented.model, halves(examples())[1]))
+    np.testing.assert_array_equal(
+        augmented.probabilities, predict(augmented.model, halves(labelled_images())[1])
+    )
 
 
 def test_stops_where_it_is_told():
@@ -230,18 +224,16 @@ def test_goes_on_from_a_checkpoint_to_the_same_digits(tmp_path, augment):
                 np.testing.assert_array_equal(found[f"arr_{number}"], weights)
 
 
-def lopsided(size: int = 16) -> tuple[Examples, Examples]:
+def lopsided(size: int = 16) -> tuple[LabelledImages, LabelledImages]:
     """Of the training images, one in five is of class 1."""
-    data = examples(size=size)
+    data = labelled_images(size=size)
     few = np.flatnonzero((data.labels == 0) | (data.indices % 8 == 1))
     return replace(data, indices=few[few < 60]), replace(data, indices=data.indices[60:])
 
 
 def train_lopsided(*arguments: str, **more) -> training.Trained:
     params = read("--train.epochs=2", *arguments)
-    return training.train(
-        params.model, params.train, *lopsided(), 2, params.seed, Objective(params.sweep.metric), **more
-    )
+    return training.train(TrainConfig.of(params), TrainingData(*lopsided(), 2), **more)
 
 
 def test_balanced_weights_are_scikit_learns():
@@ -298,10 +290,8 @@ def test_few_photos_of_a_class_are_seen_where_classes_are_balanced(shared):
     recalls = {}
     for name in ("none", "balanced"):
         params = read("--train.epochs=3", f"--train.class_weight={name}")
-        split, validation = (Examples(images, labels, rows) for rows in (fitted, np.sort(measured)))
-        trained = training.train(
-            params.model, params.train, split, validation, 2, params.seed, Objective(params.sweep.metric)
-        )
+        split, validation = (LabelledImages(images, labels, rows) for rows in (fitted, np.sort(measured)))
+        trained = training.train(TrainConfig.of(params), TrainingData(split, validation, 2))
         found = metrics.report(labels[np.sort(measured)], trained.probabilities, ("cat", "dog"))
         recalls[name] = found.per_class["dog"]["recall"]
     assert recalls["none"] < 0.2
@@ -326,7 +316,7 @@ def test_another_seed_is_as_if_it_were_the_first():
     arguments = ("--train.augment=true", "--train.epochs=1")
     first = train(*arguments, "--seed=5")
     after = train(*arguments, "--seed=6")
-    graph_cache._kept.clear()
+    graph_cache._cache.clear()
     alone = train(*arguments, "--seed=6")
     assert after.history == alone.history != first.history
     np.testing.assert_array_equal(after.probabilities, alone.probabilities)
@@ -348,7 +338,7 @@ def test_damaged_checkpoint_is_known(damage):
     kept = []
     train("--train.epochs=1", on_epoch=lambda number, _, make: kept.append(make().dump()))
     assert Checkpoint.load(kept[0]).epoch == 1
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a valid checkpoint"):
         Checkpoint.load(damage(kept[0]))
 
 
@@ -357,7 +347,7 @@ def test_checkpoint_with_a_changed_byte_is_known():
     train("--train.epochs=1", on_epoch=lambda number, _, make: kept.append(make().dump()))
     middle = len(kept[0]) // 2
     changed = kept[0][:middle] + bytes([kept[0][middle] ^ 1]) + kept[0][middle + 1 :]
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a valid checkpoint"):
         Checkpoint.load(changed)
 
 

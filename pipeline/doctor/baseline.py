@@ -5,7 +5,7 @@ With a frozen backbone: logistic regression on the backbone's features, which th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -19,8 +19,9 @@ from pipeline.config.params import Params
 from pipeline.dataset.prepare import Prepared
 from pipeline.evaluation.objective import Objective
 from pipeline.models import backbones
-from pipeline.training import feature_cache, train
-from pipeline.training.batches import PREDICTION_BATCH, Batches, Examples
+from pipeline.training import train
+from pipeline.training.batches import LabelledImages, TrainingData
+from pipeline.training.config import TrainConfig
 
 MIN_IMAGES = 50  # with fewer, the model is too weak to be of use
 
@@ -59,7 +60,11 @@ class BaselinePredictions:
 
 
 def predict_out_of_fold(
-    network: keras.Model, params: Params, prepared: Prepared, splits: Sequence[Examples], folds: np.ndarray
+    network: keras.Model,
+    params: Params,
+    prepared: Prepared,
+    splits: Sequence[LabelledImages],
+    folds: np.ndarray,
 ) -> BaselinePredictions:
     """Train a model per fold on the other folds, and predict the fold.
 
@@ -79,15 +84,11 @@ def predict_out_of_fold(
     return BaselinePredictions(f"simple_cnn at {_SIDE} px", _simple_cnn(params, prepared, folds))
 
 
-def _features(extractor: keras.Model, splits: Sequence[Examples], count: int) -> np.ndarray:
+def _features(extractor: keras.Model, splits: Sequence[LabelledImages], count: int) -> np.ndarray:
     """(count, channels) float32, in the order of the images."""
     features = np.empty((count, extractor.output.shape[-1]), np.float32)
     for split in splits:
-
-        def batches(rows: np.ndarray, split: Examples = split) -> Batches:
-            return Batches(replace(split, indices=rows), PREDICTION_BATCH, with_labels=False)
-
-        features[split.indices] = feature_cache.compute(extractor, batches, split.indices, split.features)
+        features[split.indices] = split.features(extractor)
     return features
 
 
@@ -104,18 +105,18 @@ def _logistic_regression(features: np.ndarray, prepared: Prepared, folds: np.nda
 
 
 def _simple_cnn(params: Params, prepared: Prepared, folds: np.ndarray) -> np.ndarray:
-    own, objective = params.with_values(_SETTINGS), Objective(params.sweep.metric)
+    own = params.with_values(_SETTINGS)
+    config = TrainConfig(own.model, own.train, Objective(params.sweep.metric), params.seed)
     images = np.stack([_resized(image) for image in prepared.images])
     probabilities = np.zeros((len(images), len(prepared.classes)))
     shuffled = np.random.default_rng(params.seed).permutation(len(images))
     for fold in tqdm(np.unique(folds), desc="labels", unit=" folds", disable=None, leave=False):
         rows = np.sort(shuffled[folds[shuffled] != fold][:_MAX_TRAINING_IMAGES])
         training, predicted = (
-            Examples(images, prepared.labels, indices) for indices in (rows, np.flatnonzero(folds == fold))
+            LabelledImages(images, prepared.labels, indices)
+            for indices in (rows, np.flatnonzero(folds == fold))
         )
-        trained = train.train(
-            own.model, own.train, training, predicted, len(prepared.classes), params.seed, objective
-        )
+        trained = train.train(config, TrainingData(training, predicted, len(prepared.classes)))
         probabilities[predicted.indices] = trained.probabilities
     return np.nan_to_num(probabilities)  # a fold whose training diverged predicts NaN
 

@@ -102,11 +102,11 @@ def train(params: Params, prepared: Prepared, groups: np.ndarray) -> tuple[Measu
 
     from pipeline import models
     from pipeline.doctor import baseline, label_noise, timing
-    from pipeline.training import batches
+    from pipeline.training.batches import LabelledImages
 
     keras.utils.clear_session()  # cached features are found by layer names, which Keras numbers per session
     network = models.build(params.model, prepared.image_size, len(prepared.classes), params.seed)
-    training, validation, test = (batches.examples(prepared, split) for split in (TRAIN, VALIDATION, TEST))
+    training, validation, test = (LabelledImages.of(prepared, split) for split in (TRAIN, VALIDATION, TEST))
     with_labels = params.doctor.labels and len(prepared.names) >= baseline.MIN_IMAGES
     # the baseline model computes the features, and caches them for the sweep
     measured = timing.measure(network, params, prepared, training, validation, with_features=not with_labels)

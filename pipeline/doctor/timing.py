@@ -7,14 +7,13 @@ import keras
 import numpy as np
 import psutil
 
-from pipeline.config.networks import NETWORKS
 from pipeline.config.params import Params
 from pipeline.dataset.prepare import Prepared
 from pipeline.doctor.cost import Measured
-from pipeline.evaluation.objective import Objective
 from pipeline.models import backbones
-from pipeline.training import feature_cache, train
-from pipeline.training.batches import PREDICTION_BATCH, Batches, Examples
+from pipeline.training import train
+from pipeline.training.batches import LabelledImages, TrainingData
+from pipeline.training.config import TrainConfig
 
 # Timed steps per epoch; with so many, the fixed cost of an epoch, some 0.1 s, is small.
 _STEPS, _STEPS_WITH_BACKBONE = 16, 2
@@ -24,8 +23,8 @@ def measure(
     network: keras.Model,
     params: Params,
     prepared: Prepared,
-    training: Examples,
-    validation: Examples,
+    training: LabelledImages,
+    validation: LabelledImages,
     with_features: bool,
 ) -> Measured:
     """Train two epochs on a few of the images: seconds for a small network, longer for a large one.
@@ -42,7 +41,7 @@ def measure(
     count = params.train.batch_size * (_STEPS_WITH_BACKBONE if is_frozen else _STEPS)
     share = min(1.0, count / len(training.indices))
     few, few_validation = (
-        replace(split, indices=split.indices[: max(1, round(share * len(split.indices)))], features=None)
+        replace(split, indices=split.indices[: max(1, round(share * len(split.indices)))], cache=None)
         for split in (training, validation)
     )
     fine_tunes = params.epochs > params.train.epochs
@@ -55,19 +54,10 @@ def measure(
         timestamps.append(time.perf_counter())
         memory.append(_private_bytes())
 
-    train.train(
-        short.model,
-        short.train,
-        few,
-        few_validation,
-        len(prepared.classes),
-        params.seed,
-        Objective(params.sweep.metric),
-        on_epoch=on_epoch,
-    )
+    config = TrainConfig.of(short)
+    train.train(config, TrainingData(few, few_validation, len(prepared.classes)), on_epoch=on_epoch)
     seconds = np.diff(timestamps) / share
-    augment = NETWORKS[params.model.name].augment if params.train.augment == "auto" else params.train.augment
-    uses_features = is_frozen and not augment and with_features  # the head is trained on features
+    uses_features = is_frozen and not config.augment and with_features  # the head is trained on features
     scale = (len(training.indices) + len(validation.indices)) / len(few.indices)
     return Measured(
         features_seconds=_features_seconds(network, few) * scale if uses_features else 0.0,
@@ -79,16 +69,12 @@ def measure(
     )
 
 
-def _features_seconds(network: keras.Model, few: Examples) -> float:
+def _features_seconds(network: keras.Model, few: LabelledImages) -> float:
     """Seconds to compute the features of a few images, without tracing: the faster of two runs."""
     extractor, seconds = backbones.extractor(network), []
-
-    def batches(rows: np.ndarray) -> Batches:
-        return Batches(replace(few, indices=rows), PREDICTION_BATCH, with_labels=False)
-
     for _ in range(2):
         start = time.perf_counter()
-        feature_cache.compute(extractor, batches, few.indices)
+        few.features(extractor)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 

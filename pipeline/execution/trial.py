@@ -12,8 +12,10 @@ from pipeline.tracking import artifacts, models, runs
 from pipeline.tracking.checkpoints import Checkpoints
 from pipeline.tracking.trials import REPORT, Trial
 from pipeline.training import train
-from pipeline.training.batches import examples
+from pipeline.training.batches import LabelledImages, TrainingData
+from pipeline.training.callbacks import logged_metrics
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.config import TrainConfig
 
 
 def run(
@@ -88,7 +90,7 @@ def _record(
     """
     objective = Objective(params.sweep.metric)
     newest = checkpoints.newest(objective.name) if checkpoints else None
-    names = train.logged_metrics(objective)
+    names = logged_metrics(objective)
     missing = _log_missing(run_id, newest, names) if checkpoints else lambda step: names
 
     def log_epoch(epoch: int, values: Mapping[str, float], checkpoint: Callable[[], Checkpoint]) -> bool:
@@ -104,13 +106,8 @@ def _record(
 
     artifacts.log_dataset(prepared, params.data.source, split_names.TRAIN, split_names.VALIDATION)
     trained = train.train(
-        params.model,
-        params.train,
-        examples(prepared, split_names.TRAIN),
-        examples(prepared, split_names.VALIDATION),
-        len(prepared.classes),
-        params.training_seed,
-        objective,
+        TrainConfig.of(params),
+        TrainingData.of(prepared),
         log_epoch,
         newest,
         until=newest.epoch if pruned and newest else None,
@@ -133,8 +130,8 @@ def _log_missing(run_id: str, newest: Checkpoint | None, names: Sequence[str]) -
 
 
 def _log_result(run_id: str, trained: train.Trained, prepared: Prepared, name: str) -> None:
-    validation = examples(prepared, split_names.VALIDATION)
-    labels = validation.labels[validation.indices]
+    validation = LabelledImages.of(prepared, split_names.VALIDATION)
+    labels = validation.split_labels
     names = [prepared.names[row] for row in validation.indices]
     result = metrics.report(labels, trained.probabilities, prepared.classes)
     tags = {

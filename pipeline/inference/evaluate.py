@@ -9,8 +9,7 @@ from pipeline.evaluation import metrics
 from pipeline.inference import report
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import artifacts, catalog, models, runs
-from pipeline.training import batches
-from pipeline.training.batches import predict
+from pipeline.training.batches import LabelledImages, predict
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
         UserError: the split has no images, or the model tells other classes apart.
         ValueError: the images have another size.
     """
-    examples = batches.examples(prepared, split)
-    if not len(examples.indices):
+    data = LabelledImages.of(prepared, split)
+    if not len(data.indices):
         raise UserError(
             f"the {split} split has no images: set data.{split} above 0, or another evaluate.split"
         )
@@ -48,8 +47,8 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
         )
     if (size := model.network.input_shape[1]) != prepared.image_size:
         raise ValueError(f"the model takes images of {size} px, these have {prepared.image_size} px")
-    probabilities = predict(model.network, examples)
-    labels = examples.labels[examples.indices]
+    probabilities = predict(model.network, data)
+    labels = data.split_labels
     result = metrics.report(labels, probabilities, prepared.classes)
     return Evaluation(result, labels, probabilities, model.model_id)
 

@@ -71,7 +71,7 @@ def _examine(params: Params) -> "tuple[Examination, Mapping[str, SourceImage]]":
         with problems.collect():
             if params.sweep.cluster is None:
                 params.check_files()  # collected by `_workers` already; without the files, nothing is built
-            params = examine.first_cell(mixed_precision.in_precision(params), prepared, problems)
+            params = examine.first_cell(mixed_precision.resolve_and_print(params), prepared, problems)
             measured, suspected = examine.train(params, prepared, inspection.groups)
             estimate = _estimate(params, prepared, measured, workers)
             if params.sweep.cluster is None:
@@ -124,9 +124,9 @@ def _estimate(params: Params, prepared: "Prepared", measured: "Measured", worker
     from pipeline.execution import cluster
     from pipeline.sources import split_names
     from pipeline.sweep import cells
-    from pipeline.training import batches
+    from pipeline.training.batches import LabelledImages
 
-    cache = batches.examples(prepared, split_names.TRAIN).features
+    cache = LabelledImages.of(prepared, split_names.TRAIN).cache
     is_cached = cache is not None and cache.folder.exists()  # by the baseline model, or a sweep
     grid = params.sweep.sampler == "grid"
     free = shutil.disk_usage(Path.cwd()).free

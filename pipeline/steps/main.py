@@ -21,7 +21,7 @@ def run(params: Params) -> "Evaluation":
     from pipeline.training import mixed_precision
 
     params.check_files()
-    params = mixed_precision.in_precision(params)
+    params = mixed_precision.resolve_and_print(params)
     with runs.run("main", params, {"step": "main"}):
         prepared = prepare.run(params)
         if not len(prepared.indices(params.evaluate.split)):

@@ -30,7 +30,7 @@ def run(params: Params, prepared: "Prepared | None" = None) -> "Trial":
     from pipeline.training import mixed_precision
 
     params.check_files()
-    params = mixed_precision.in_precision(params)
+    params = mixed_precision.resolve_and_print(params)
     prepared = prepared or prepare.prepare(params.data, params.seed)
     with importing_tensorflow():
         from pipeline.execution import trial

@@ -90,7 +90,7 @@ def open_sweep(asked: Params, prepared: Prepared, study: str) -> Iterator[tuple[
             sweep.delete_empty_duplicates()
             yield params, Sweep.from_run(runs.get(sweep.run_id)), fence
         return
-    params, because = mixed_precision.decided(asked)
+    params, because = mixed_precision.resolve(asked)
     if params is not asked:
         print(f"precision: {params.train.precision} ({because})", flush=True)
     name = sweep_runs.new_study_name(study)

@@ -1,33 +1,33 @@
-"""Where a training stands after an epoch, as arrays and as a file's content."""
+"""The state of a training after an epoch, as arrays and as the content of a file."""
 
 import io
 import json
 import zipfile
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-_LISTS = ("variables", "optimizer", "best_weights")
+_ARRAY_LISTS = ("variables", "optimizer", "best_weights")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the epochs to come depend on.
+    """Everything that the following epochs depend on.
 
-    The learning rate and the order of the batches are not here: they follow from the epoch's number and the
-    seed.
+    The learning rate and the order of the batches are not stored: both follow from the number of the epoch
+    and the seed.
 
     Attributes:
-        variables: of the network that is fitted: weights, and the states of dropout and augmentation.
-        optimizer: its variables: the momenta, the number of steps, the learning rate.
-        history: each of `training.METRICS`, one value an epoch from 1.
-        best_epoch: the best one so far, from 1.
-        best_weights: of that epoch.
-        probabilities: (k, num_classes) float32, of the validation images at that epoch.
-        stage: which one of the training, from 0; `variables` are of the part that it fits.
-        stage_start: the epochs that were done when it began.
-        objective: the name of the one that chose the best epoch.
+        variables: of the training model: weights, and the states of dropout and augmentation.
+        optimizer: its variables: momenta, number of steps, learning rate.
+        history: each of `callbacks.logged_metrics`, one value per epoch from 1.
+        best_epoch: the best epoch so far, from 1.
+        best_weights: of the best epoch.
+        probabilities: (k, num_classes) float32, of the validation images at the best epoch.
+        stage: index of the current stage, from 0; `variables` are of the part of the network that it fits.
+        stage_start: number of epochs before the current stage.
+        objective: name of the objective that selected the best epoch.
     """
 
     variables: list[np.ndarray]
@@ -42,38 +42,36 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """The last epoch that is done, from 1."""
+        """The last finished epoch, from 1."""
         return len(self.history["loss"])
 
     def dump(self) -> bytes:
-        """The content of a file: NumPy's .npz, whose parts carry check sums."""
-        arrays = {"probabilities": self.probabilities}
-        for name in _LISTS:
-            arrays |= {f"{name}.{number}": array for number, array in enumerate(getattr(self, name))}
+        """The content of a file: NumPy's .npz, whose parts carry checksums."""
         about = {
             name: getattr(self, name)
             for name in ("best_epoch", "history", "stage", "stage_start", "objective")
         }
+        arrays: dict[str, Any] = {"probabilities": self.probabilities, "about": np.array(json.dumps(about))}
+        for name in _ARRAY_LISTS:
+            arrays |= {f"{name}.{index}": array for index, array in enumerate(getattr(self, name))}
         file = io.BytesIO()
-        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+        np.savez(file, **arrays)
         return file.getvalue()
 
     @classmethod
     def load(cls, content: bytes) -> Self:
-        """The checkpoint that was dumped.
+        """Read a checkpoint from the content that `dump` returned.
 
         Raises:
-            ValueError: the content is cut off or damaged.
+            ValueError: the content is truncated or damaged.
         """
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = dict(file)
-            about = json.loads(str(arrays["about"]))
-            lists = {name: [arrays[f"{name}.{n}"] for n in range(_count(name, arrays))] for name in _LISTS}
-            return cls(**about, **lists, probabilities=arrays["probabilities"])
+            fields: dict[str, Any] = json.loads(str(arrays["about"]))
+            for name in _ARRAY_LISTS:
+                count = sum(key.startswith(f"{name}.") for key in arrays)
+                fields[name] = [arrays[f"{name}.{index}"] for index in range(count)]
+            return cls(**fields, probabilities=arrays["probabilities"])
         except (zipfile.BadZipFile, EOFError, OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"no checkpoint: {error}") from error
-
-
-def _count(name: str, arrays: dict[str, np.ndarray]) -> int:
-    return sum(key.startswith(f"{name}.") for key in arrays)
+            raise ValueError(f"not a valid checkpoint: {error}") from error

@@ -1,7 +1,7 @@
-"""What a frozen network makes of images: computed once, kept on disk, reused by every training after.
+"""Features of a frozen network: computed once, kept on disk, reused by every later training.
 
-Features are kept in chunks, each named by the digests of its own images: an image that gets another name,
-and with it another row, never gets another one's features.
+Features are stored in chunks, each named by the digests of its own images: an image that gets another name,
+and with it another row, never gets the features of another image.
 """
 
 import contextlib
@@ -10,7 +10,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,28 +21,32 @@ from filelock import FileLock, Timeout
 from pipeline.runtime.console import Bar
 from pipeline.runtime.files import disk_errors
 
-CHUNK = 512  # images whose features are one file: what is computed anew where a process was killed
+CHUNK = 512  # images per file: a process that is killed loses at most this many
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Where features of images are kept.
+class FeatureCache:
+    """Where features of images are cached.
 
     Attributes:
-        folder: Of features, by whatever network.
-        digests: bytes or str (n,), of all that a network sees of each image; indexed by row.
+        folder: of features, of any network.
+        digests: (n,) bytes or str, of everything that a network sees of each image; indexed by row.
     """
 
     folder: Path
     digests: np.ndarray
 
 
-class Chunked:
-    """Features in chunks, read from their files when they are due: no process holds all of them.
+class ChunkedFeatures:
+    """Features in chunks that are read from their files on demand: they are never all in memory.
 
     Args:
-        chunks: (CHUNK, channels) float32 each; the last may have fewer rows.
-        size: Rows of each chunk but the last.
+        chunks: (size, channels) float32 each; the last may have fewer rows.
+        size: rows per chunk.
+
+    >>> features = ChunkedFeatures([np.zeros((2, 3)), np.ones((1, 3))], size=2)
+    >>> features.shape, features[np.array([2, 0])][:, 0].tolist()
+    ((3, 3), [1.0, 0.0])
     """
 
     def __init__(self, chunks: Sequence[np.ndarray], size: int):
@@ -53,76 +59,82 @@ class Chunked:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Features of some rows: (k,) int -> (k, channels) float32, a copy."""
-        found = np.empty((len(rows), self.shape[1]), self.dtype)
-        for place, row in enumerate(rows.tolist()):
-            found[place] = self._chunks[row // self._size][row % self._size]
-        return found
+        features = np.empty((len(rows), self.shape[1]), self.dtype)
+        for index, row in enumerate(rows.tolist()):
+            features[index] = self._chunks[row // self._size][row % self._size]
+        return features
 
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        """All of them in memory, for what cannot do with less."""
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows in memory: (n, channels) float32."""
         return np.concatenate(self._chunks).astype(dtype or self.dtype, copy=False)
 
 
-def compute(
+def cached_features(
     extractor: keras.Model,
     batches: Callable[[np.ndarray], keras.utils.PyDataset],
     rows: np.ndarray,
-    cache: Cache | None = None,
-) -> Chunked:
-    """The features of some images, read from a folder as far as they are there.
+    cache: FeatureCache | None = None,
+) -> ChunkedFeatures:
+    """Features of some images, read from the cache if present, else computed and cached.
 
-    Several processes that want the same ones share the work: each takes the next chunk that nobody is at.
+    Processes that need the same features share the work: each takes the next chunk that no other computes.
 
     Args:
         extractor: (batch, height, width, 3) uint8 -> (batch, channels) float32.
-        batches: makes batches of the images of some rows, without labels.
-        rows: (k,) int64, which images.
-        cache: where they are kept; None: nothing is kept.
+        batches: makes batches without labels of the images of some rows.
+        rows: (k,) int64, the images.
+        cache: where the features are cached; None: nowhere.
 
     Returns:
         (k, channels) float32.
 
     Raises:
-        UserError: the disk does not take them.
+        UserError: the features cannot be written to the disk.
     """
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
 
-    def features(chunk: np.ndarray) -> np.ndarray:
-        return extractor.predict(batches(chunk), verbose=0).astype(np.float32)
+    def compute(chunk: np.ndarray) -> np.ndarray:
+        return np.asarray(extractor.predict(batches(chunk), verbose=0), np.float32)
 
     if not chunks:
-        return Chunked([np.empty((0, extractor.output.shape[-1]), np.float32)], CHUNK)
+        return ChunkedFeatures([np.empty((0, extractor.output.shape[-1]), np.float32)], CHUNK)
     if cache is None:
-        return Chunked([features(chunk) for chunk in chunks], CHUNK)
-    own = cache.folder / _identity(extractor)
-    size = 4 * len(rows) * extractor.output.shape[-1]
+        return ChunkedFeatures([compute(chunk) for chunk in chunks], CHUNK)
+    folder = cache.folder / _network_digest(extractor)
+    size = 4 * len(rows) * extractor.output.shape[-1]  # bytes
     with (
         disk_errors(cache.folder, size, "features"),
         Bar(total=len(rows), desc="features", disable=None, leave=False) as progress,
     ):
-        own.mkdir(parents=True, exist_ok=True)
-        files = [own / f"{_name(cache.digests[chunk])}.npy" for chunk in chunks]
-        for wait in (False, True):  # first what nobody is at, then what others have not finished
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{_chunk_digest(cache.digests[chunk])}.npy" for chunk in chunks]
+        for wait in (False, True):  # first the chunks that no process has locked, then the others
             for file, chunk in zip(files, chunks, strict=True):
-                if not file.exists() and _computed(file, lambda chunk=chunk: features(chunk), wait):
+                if not file.exists() and _write_chunk(file, partial(compute, chunk), wait):
                     progress.update(len(chunk))
-        # plain arrays on the maps: a row of a memmap costs ten times as much
-        return Chunked([np.asarray(np.load(file, mmap_mode="r")) for file in files], CHUNK)
+        # plain arrays over the maps: reading a row of a memmap takes ten times as long
+        return ChunkedFeatures([np.asarray(np.load(file, mmap_mode="r")) for file in files], CHUNK)
 
 
-def _computed(file: Path, features: Callable[[], np.ndarray], wait: bool) -> bool:
-    """Compute one chunk, unless another process is at it and is not to be waited for, or has done it."""
+def _write_chunk(file: Path, compute: Callable[[], np.ndarray], wait: bool) -> bool:
+    """Compute and write one chunk under a lock; whether this process did it.
+
+    Args:
+        file: of the chunk.
+        compute: gives its features.
+        wait: whether to wait for a process that has the lock, or to return.
+    """
     lock_file = file.with_suffix(".lock")
     try:
         with FileLock(lock_file, blocking=wait):
             if file.exists():
                 return False
-            partial = file.with_suffix(".partial")
-            with partial.open("wb") as content:
-                np.save(content, features())
+            partial_file = file.with_suffix(".partial")
+            with partial_file.open("wb") as content:
+                np.save(content, compute())
                 content.flush()
                 os.fsync(content.fileno())
-            partial.rename(file)
+            partial_file.replace(file)
     except Timeout:
         return False
     with contextlib.suppress(OSError):  # Windows: another process has it open
@@ -130,14 +142,14 @@ def _computed(file: Path, features: Callable[[], np.ndarray], wait: bool) -> boo
     return True
 
 
-def _name(digests: np.ndarray) -> str:
-    """Names a chunk by its images, in their order."""
-    return hashlib.sha256(np.ascontiguousarray(digests)).hexdigest()[:32]
+def _chunk_digest(digests: np.ndarray) -> str:
+    """Identifies a chunk by its images and their order."""
+    return hashlib.sha256(np.ascontiguousarray(digests).tobytes()).hexdigest()[:32]
 
 
-def _identity(extractor: keras.Model) -> str:
-    """Names features by all they depend on but the images: the network and its weights."""
+def _network_digest(extractor: keras.Model) -> str:
+    """Identifies a network by its layers and its weights."""
     digest = hashlib.sha256(json.dumps(extractor.get_config(), sort_keys=True, default=str).encode())
     for array in extractor.get_weights():
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

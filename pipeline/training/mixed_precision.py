@@ -1,11 +1,12 @@
-"""Which numbers a training computes with: the shorter ones where they are native here, and faster.
+"""Resolve the dtype policy `auto`: mixed precision where the hardware supports it and it is faster.
 
-A processor's flags do not tell whether they are: with AVX-512 BF16 but no AMX, convolutions of bfloat16 took
-1.75 times as long as of float32 on one Xeon, and 0.6 times as long on another. So a processor is timed, once,
-in a process of its own (`python -m pipeline.training.mixed_precision` prints the ratio), and what
-came out is kept in the user's cache.
+CPU flags do not say whether bfloat16 is faster: with AVX-512 BF16 but without AMX, its convolutions took 1.75
+times as long as those of float32 on one Xeon, and 0.6 times as long on another. So each CPU is timed once, in
+a process of its own (`python -m pipeline.training.mixed_precision` prints the ratio), and the result is kept
+in the user's cache.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -20,93 +21,94 @@ from pipeline.config.params import Params
 from pipeline.runtime import hardware
 from pipeline.runtime.hardware import BFLOAT16, FLOAT32
 
-ENOUGH = 0.87  # of float32's time that bfloat16 may take at most to be worth its fewer digits
+MAX_TIME_RATIO = 0.87  # bfloat16's time as a share of float32's, up to which its lower precision pays off
 _ROUNDS = 5
 
 
-def decided(params: Params) -> tuple[Params, str]:
-    """The parameters with a precision in place of `auto`, and why, in words; unchanged where it is named."""
+def resolve(params: Params) -> tuple[Params, str]:
+    """Replace the precision `auto` by the dtype policy that suits the hardware.
+
+    Returns:
+        The parameters, the same object if the precision is not `auto`; and the reason.
+    """
     if params.train.precision != "auto":
-        return params, "as asked"
-    native, because = hardware.precision()
-    swept = params.sweep.grid.name or [params.model.name]
-    if native == BFLOAT16 and not hardware.gpus():
-        if not all(NETWORKS[name].bfloat16_on_cpu for name in swept):
-            native, because = FLOAT32, f"{', '.join(swept)} gain nothing from bfloat16 on a processor"
-        elif (taken := _taken()) > ENOUGH:
-            native, because = FLOAT32, f"bfloat16 takes {taken:.2f} times as long on this processor"
+        return params, "set explicitly"
+    policy, reason = hardware.precision()
+    names = params.sweep.grid.name or [params.model.name]
+    if policy == BFLOAT16 and not hardware.gpus():
+        if not all(NETWORKS[name].bfloat16_on_cpu for name in names):
+            policy, reason = FLOAT32, f"bfloat16 on a CPU is not faster for {', '.join(names)}"
         else:
-            because = f"it takes {taken:.2f} times as long as float32 on this processor"
-    return params.with_values({"train.precision": native}), because
+            ratio = _time_ratio()
+            policy = BFLOAT16 if ratio <= MAX_TIME_RATIO else FLOAT32
+            reason = f"bfloat16 takes {ratio:.2f} times as long as float32 on this CPU"
+    return params.with_values({"train.precision": policy}), reason
 
 
-def _taken() -> float:
-    """The time that bfloat16 takes here, as a part of float32's; timed where that has not been done."""
+def resolve_and_print(params: Params) -> Params:
+    """Resolve the precision as `resolve` does; print the dtype policy and the reason if it was `auto`."""
+    resolved, reason = resolve(params)
+    if resolved is not params:
+        print(f"precision: {resolved.train.precision} ({reason})", flush=True)
+    return resolved
+
+
+def _time_ratio() -> float:
+    """bfloat16's time as a share of float32's on this CPU: read from the user's cache, or measured."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dogs-vs-cats"
     file = folder / "bfloat16.json"
-    machine_and_version = f"{_processor()}, tensorflow {metadata.version('tensorflow')}"
-    try:
-        known = json.loads(file.read_text())
-    except (OSError, ValueError):
-        known = {}
-    if machine_and_version not in known:
-        print("timing float32 against bfloat16 on this processor, once", flush=True)
+    key = f"{_cpu_model()}, tensorflow {metadata.version('tensorflow')}"
+    ratios: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError):
+        ratios = json.loads(file.read_text())
+    if key not in ratios:
+        print("timing float32 against bfloat16 on this CPU, once", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", __name__], capture_output=True, text=True, cwd=Path(__file__).parents[2]
         )
         if done.returncode != 0:
-            return 1.0  # what cannot be timed is not used
-        known[machine_and_version] = float(done.stdout.split()[-1])
-        try:
+            return 1.0  # bfloat16 is not used where it cannot be timed
+        ratios[key] = float(done.stdout.split()[-1])
+        with contextlib.suppress(OSError):  # measured again next time
             folder.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps(known, indent=1))
+            partial.write_text(json.dumps(ratios, indent=1))
             partial.replace(file)
-        except OSError:
-            pass  # timed again next time
-    return known[machine_and_version]
+    return ratios[key]
 
 
-def _processor() -> str:
-    """The processor's model, and what it can do that matters here."""
+def _cpu_model() -> str:
+    """The model of the CPU and its flags for bfloat16."""
     try:
-        told = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return "unknown"
-    model = re.search(r"^model name\s*: (.*)$", told, re.MULTILINE)
+    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     return f"{model[1] if model else 'unknown'} {' '.join(hardware.bfloat16_flags())}"
 
 
 def measure() -> float:
-    """Time convolutions as `simple_cnn` has them, with their gradients: bfloat16's part of float32's time."""
+    """Time the convolutions of `simple_cnn` with their gradients: bfloat16's time as a share of float32's."""
     import tensorflow as tf
 
-    @tf.function
-    def step(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def gradients(images: tf.Tensor, kernel: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch([images, kernel])
             out = tf.reduce_sum(tf.nn.relu(tf.nn.conv2d(images, kernel, 1, "SAME")))
-        return tape.gradient(out, [images, kernel])
+        return list(tape.gradient(out, [images, kernel]))
 
-    fastest = {}
+    step = tf.function(gradients)
+    seconds: dict[tf.DType, float] = {}
     for _ in range(_ROUNDS):
         for dtype in (tf.float32, tf.bfloat16):
             arrays = tf.ones((32, 32, 32, 32), dtype), tf.ones((3, 3, 32, 64), dtype)
-            step(*arrays)  # traced, the first time
+            step(*arrays)  # the first call traces the graph
             start = time.perf_counter()
             for _ in range(_ROUNDS):
                 step(*arrays)[0].numpy()
-            taken = time.perf_counter() - start
-            fastest[dtype] = min(fastest.get(dtype, taken), taken)
-    return fastest[tf.bfloat16] / fastest[tf.float32]
-
-
-def in_precision(params: Params) -> Params:
-    """The parameters with the precision that is computed in; told, where it was left to the machine."""
-    resolved, because = decided(params)
-    if resolved is not params:
-        print(f"precision: {resolved.train.precision} ({because})", flush=True)
-    return resolved
+            elapsed = time.perf_counter() - start
+            seconds[dtype] = min(seconds.get(dtype, elapsed), elapsed)
+    return seconds[tf.bfloat16] / seconds[tf.float32]
 
 
 if __name__ == "__main__":
