@@ -1,3 +1,4 @@
+# ruff: noqa: E501  commands are kept on one line, to be found by a search
 """What the documents say, held against the project: commands, links, the architecture, pre-commit."""
 
 import ast
@@ -65,10 +66,10 @@ HOW = {
     f"mlflow run . -e register {_UV} -P register.run_id=$RUN_ID": "run",
     f"mlflow run . -e evaluate {_UV} -P evaluate.run_id=$RUN_ID": "run",
     # docs/cluster.md
-    "export MLFLOW_TRACKING_URI=http://mlflow.example.org:5000": "tests/test_cluster.py::_on",
-    f"mlflow run . -e sweep {_UV} -P sweep.cluster=tcp://scheduler.example.org:8786": "tests/test_cluster.py::_on",
-    f"mlflow run . -e sweep {_UV} -P sweep.cluster=tcp://10.0.0.1:40123": "tests/test_cluster.py::_on",
-    f"mlflow run . -e sweep {_UV} -P sweep.cluster=tcp://localhost:8786": "tests/test_cluster.py::_on",
+    "export MLFLOW_TRACKING_URI=http://mlflow.example.org:5000": "tests/test_cluster.py::test_sweep_on_a_cluster_of_separate_folders",
+    f"mlflow run . -e sweep {_UV} -P sweep.cluster=tcp://scheduler.example.org:8786": "tests/test_cluster.py::test_sweep_on_a_cluster_of_separate_folders",
+    f"mlflow run . -e sweep {_UV} -P sweep.cluster=tcp://10.0.0.1:40123": "tests/test_cluster.py::test_sweep_on_a_cluster_of_separate_folders",
+    f"mlflow run . -e sweep {_UV} -P sweep.cluster=tcp://localhost:8786": "tests/test_cluster.py::test_sweep_on_a_cluster_of_separate_folders",
     "pip install mlflow==3.17.2 psycopg2-binary boto3": "not run by us: PostgreSQL, S3",
     "mlflow server --host 0.0.0.0 --port 5000 --backend-store-uri "
     "postgresql://user:password@db.example.org/mlflow --artifacts-destination s3://bucket/mlflow "

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -195,6 +196,17 @@ def test_bytes_arrays_and_http_give_the_same_answers(model, address):
         assert list(served.columns) == list(frame.columns)
         assert list(served["label"]) == list(frame["label"])
         assert served[PROBABILITIES].to_numpy() == pytest.approx(frame[PROBABILITIES].to_numpy(), abs=1e-6)
+
+
+def test_command_of_the_document_is_answered(address, tmp_path):
+    document = (ROOT / "docs/serving.md").read_text()
+    (command,) = re.findall(r"^```bash\n(echo .*?)^# ", document, re.DOTALL | re.MULTILINE)
+    sample.draw("cat", 1).save(tmp_path / "cat.jpg")
+    command = command.replace("http://127.0.0.1:5001/invocations", address)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    (answer,) = json.loads(done.stdout)["predictions"]
+    assert list(answer) == ["label", "cat", "dog", "error"]
+    assert answer["cat"] + answer["dog"] == pytest.approx(1)
 
 
 def test_pixels_of_any_size_are_resized_as_prepare_does(model):
