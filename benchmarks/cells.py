@@ -4,7 +4,7 @@
 
 Each cell trains one epoch on 20 tiny images, so that asking for it, recording it and telling what it came
 to are most of it. The memory of the driver and the workers (their private part) is read as it goes. Prints
-the time a cell in the first and in the last tenth, after the first cells in which TensorFlow traces its
+the time per cell in the first and in the last tenth, after the first cells in which TensorFlow traces its
 graphs, and draws both over the cells. Takes some 20 minutes on two cores.
 """
 
@@ -75,12 +75,12 @@ def measure(folder: Path, cells: int) -> tuple[list[float], list[tuple[int, floa
 
 
 def draw(path: Path, times: list[float], used: list[tuple[int, float, float]]) -> None:
-    """A figure of the time a cell (median of 50) and of the memory, over the cells done."""
+    """A figure of the time per cell (median of 50) and of the memory, over the cells done."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     middles = [statistics.median(times[max(0, n - 25) : n + 25]) for n in range(len(times))]
     upper.plot(range(1, len(times) + 1), middles)
-    upper.set(ylabel="time a cell, s", ylim=(0, 1.2 * max(middles[WARM_UP:])))
+    upper.set(ylabel="time per cell, s", ylim=(0, 1.2 * max(middles[WARM_UP:])))
     done, driver, workers = zip(*used, strict=True)
     lower.plot(done, driver, label="driver")
     lower.plot(done, workers, label="larger worker")

@@ -208,7 +208,7 @@ def notes(place: Place, found: Mapping[str, Rounds]) -> list[str]:
     if place.options.precision:
         lines.append(f"the sweep alone trained with train.precision={place.options.precision}")
     for name, rounds in found.items():
-        if rounds.ended:  # the reason of one that never got through stands in its row
+        if rounds.ended:  # the reason of one that never finished is in its row
             lines += [f"{SYSTEMS[name][0]}: {failure}" for failure in rounds.failures]
         left = sorted({program for ended in rounds.ended.values() for program in ended.left})
         if left:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.pruning ../shared/data/dogs-vs-cats-8k.zip --folder /tmp/pruning
 
-Each sweep is the command itself, in a folder of its own; broken off, the same command goes on. Prints for
+Each sweep is the command itself, in a folder of its own; rerun the same command to resume. Prints for
 each seed the epochs that the pruned sweep trained, as a fraction of the full one's, and by how many points of
 validation accuracy its winner is behind the full grid's winner. Takes about an hour on two cores.
 """

@@ -56,7 +56,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 
 def draw(path: Path, classes: int, images: int) -> None:
-    """Writes a zip of images in one folder a class: a coarse pattern of the class, and one of the image."""
+    """Writes a zip of images in one folder per class: a coarse pattern of the class, and one of the image."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
         ProcessPoolExecutor(cores()) as processes,

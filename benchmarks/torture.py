@@ -53,7 +53,7 @@ class Sweep:
         self.log = folder / "log.txt"
 
     def start(self) -> subprocess.Popen:
-        """Begin the sweep, or go on with it, in a process group of its own."""
+        """Start or resume the sweep, in a process group of its own."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         with self.log.open("a") as log:
             return subprocess.Popen(

@@ -2,8 +2,8 @@
 
     python -m benchmarks.workers
 
-The same twelve cells (64 px, four epochs, the drawn sample) by one process with all cores, by one process a
-core (`sweep.workers: auto` without GPUs), and by two a core, in turn. The time is the whole command's, with
+The same twelve cells (64 px, four epochs, the drawn sample) by one process with all cores, by one process per
+core (`sweep.workers: auto` without GPUs), and by two per core, in turn. The time is the whole command's, with
 the workers' start. Takes some 5 minutes on two cores.
 """
 

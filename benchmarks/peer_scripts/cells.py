@@ -25,7 +25,7 @@ GRID = {
 }
 SPLITS = ("train", "validation")  # of the photos that peers get, as SPLIT_images.npy and SPLIT_labels.npy
 RESULTS = "results.json"  # what a peer writes: its cells, each with its validation accuracies
-SIZES = (1, 2, 4, 8)  # of the grid: every peer is told a product, and not a list of cells
+SIZES = (1, 2, 4, 8)  # of the grid: every peer takes a product, not a list of cells
 
 
 def grid(size: int) -> dict[str, list]:
