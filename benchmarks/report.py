@@ -32,13 +32,14 @@ def predictions(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 def measure(images: int, classes: int) -> None:
     """Print a line for each part: its name, its CPU time and the size of its file."""
     from pipeline.evaluation import intervals, metrics
+    from pipeline.evaluation.predictions import Predictions
     from pipeline.figures import canvas, confusion_matrix, curves
     from pipeline.inference import report
 
     labels, probabilities = predictions(images, classes)
     names = [f"class_{number:04}" for number in range(classes)]
     files = [f"{names[label]}/{number:07}.jpg" for number, label in enumerate(labels.tolist())]
-    report.read_predictions(report.predictions(["a", "b"], ["x"], labels[:1], np.eye(2)[:1]))  # imports
+    Predictions.from_parquet(report.predictions(["a", "b"], ["x"], labels[:1], np.eye(2)[:1]))  # imports
 
     def part(name: str, action: Callable[[], object]) -> object:
         start = time.process_time()
@@ -49,7 +50,7 @@ def measure(images: int, classes: int) -> None:
 
     found = part("scores, report", lambda: metrics.report(labels, probabilities, names))
     content = part("predictions.parquet", lambda: report.predictions(names, files, labels, probabilities))
-    part("  read", lambda: report.read_predictions(content))
+    part("  read", lambda: Predictions.from_parquet(content))
     content = part("confusion_matrix.json", lambda: report.confusion(found.confusion, names))
     part("  read", lambda: report.read_confusion(content))
     part("confusion_matrix.png", lambda: canvas.png(confusion_matrix.draw(found.confusion, names)))

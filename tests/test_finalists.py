@@ -135,7 +135,7 @@ def test_means_of_equal_cells_are_not_too_high():
     means = []
     for _ in range(200):
         cells = [finished({"dropout": number}, float(rng.normal())) for number in range(48)]
-        chosen = finalists.chosen(Rule.of(params), cells)
+        chosen = finalists.selected(Rule.of(params), cells)
         repeats = [
             again(run.values["dropout"], seed, float(rng.normal())) for run in chosen for seed in (43, 44)
         ]

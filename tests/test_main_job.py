@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from pipeline.evaluation import significance
+from pipeline.evaluation.predictions import Predictions
 from pipeline.inference import report
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import metric_histories
@@ -365,7 +366,7 @@ def test_newcomer_and_champion_are_compared_at_their_own_sizes(swept, client):
 
 def rights(run) -> dict[str, bool]:
     """Whether a training's model answered each validation image right, as its run recorded it."""
-    told = report.read_predictions(artifact(run, f"report/{report.PREDICTIONS}").read_bytes())
+    told = Predictions.from_parquet(artifact(run, f"report/{report.PREDICTIONS}").read_bytes())
     return dict(zip(told.names, told.right.tolist(), strict=True))
 
 

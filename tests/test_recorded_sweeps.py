@@ -21,7 +21,7 @@ from pipeline.execution.executors import InProcessExecutor
 from pipeline.runtime import hardware
 from pipeline.runtime.errors import TakenOver, UserError
 from pipeline.sweep import identity, outcome, ranking
-from pipeline.sweep.driver import Place
+from pipeline.sweep.context import Backend, SweepContext
 from pipeline.sweep.order import Rule
 from pipeline.tracking import runs, sweep_runs
 from pipeline.tracking.sweep_runs import Sweep
@@ -230,7 +230,7 @@ def test_cells_without_the_metric_cannot_be_ranked_by_it(client):
     run_id = trained(client, sweep.new_cell("A", '{"learning_rate": 0.01}'), 0.95)
     client.set_tag(sweep.run_id, *next(iter(Rule("mine", 0, 1, 42).tags.items())))
     with pytest.raises(
-        UserError, match=rf"got mine, which 1 finished .* as run {run_id}; .*sweep\.restart=true"
+        UserError, match=rf"got mine, which 1 finished cell .* \(run {run_id}\); .*sweep\.restart=true"
     ):
         ranking.of(Sweep.from_run(client.get_run(sweep.run_id)))
 
@@ -337,7 +337,7 @@ def test_ranking_is_not_recorded_where_another_driver_has_the_sweep(client, else
     ours = elsewhere(lambda: lock.Fence(sweep.run_id, "study", beat=SILENT))
     theirs = lock.Fence(sweep.run_id, "study", beat=SILENT, watch=0.05)
     with pytest.raises(TakenOver):
-        outcome.record(made, params, ours)
+        outcome.record(made, SweepContext(params, sweep, ours))
     assert ranking.stored(sweep.run_id) is None
     theirs.release()
 
@@ -352,10 +352,10 @@ def test_scores_of_an_earlier_winner_lose_its_name_before_they_are_overwritten(c
     made = ranking.Ranking.make(Rule.of(params), sweep.cells(), [], 1, 100, complete=True)
     fence = lock.Fence(sweep.run_id, "study", beat=SILENT)
     gone = {"path": "/nowhere", "digest": "x", "cache": "/nowhere", "run_id": ""}
-    place = Place(InProcessExecutor(), gone, mlflow.get_tracking_uri(), {})
+    backend = Backend(InProcessExecutor(), gone, mlflow.get_tracking_uri(), {})
     images = SimpleNamespace(indices=lambda split: [0])  # there is a test split
     with pytest.raises(UserError, match="prepared images in /nowhere"):
-        outcome.measure(made, images, sweep, fence, place)
+        outcome.measure(made, images, SweepContext(params, sweep, fence), backend)
     assert "tested_run_id" not in client.get_run(sweep.run_id).data.tags
     assert sweep_runs.test_run_id_of(winner) is None
     fence.release()

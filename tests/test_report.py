@@ -30,7 +30,7 @@ def test_predictions_are_read_back_to_the_last_digit():
     probabilities = np.random.default_rng(0).random((4, 8)).astype(np.float32)
     probabilities[2] = np.nan
     probabilities[3, 7] = np.inf
-    got = report.read_predictions(report.predictions(classes, names, labels, probabilities))
+    got = Predictions.from_parquet(report.predictions(classes, names, labels, probabilities))
     assert_same(got, Predictions.of(classes, names, labels, probabilities))
     assert (got.classes, got.names) == (classes, names)
     assert got.labels.tolist() == [3, 0, 1, 1]
@@ -46,7 +46,7 @@ def test_predictions_of_many_classes_keep_the_five_most_probable():
     probabilities = softmax(301, 1000)
     probabilities[5] = np.nan
     probabilities[6, [10, 20, 30]] = 0.25  # equals: the first is the answer
-    got = report.read_predictions(report.predictions(classes, names, labels, probabilities))
+    got = Predictions.from_parquet(report.predictions(classes, names, labels, probabilities))
     assert_same(got, Predictions.of(classes, names, labels, probabilities))
     assert got.probabilities is None
     expected = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]

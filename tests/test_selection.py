@@ -104,11 +104,11 @@ def test_newest_sweep_that_is_unfinished_stops_the_command(client, tmp_path, sta
     ):
         with pytest.raises(UserError) as error:
             selection.select(None, key, *steps)
-        for words in (newest, "2 of 4 cells finished", f"set {key}={newest}", "rerun the same sweep"):
+        for words in (newest, "2 of 4 cells finished", f"set {key}={newest}", "rerun the sweep to resume it"):
             assert words in str(error.value)
         assert ("running" in str(error.value)) == (status == "RUNNING")
     (model,) = client.get_run(cells["b"]).outputs.model_outputs
-    with pytest.raises(UserError, match=f"set export.model=models:/{model.model_id} to take its best"):
+    with pytest.raises(UserError, match=f"set export.model=models:/{model.model_id} to use its best"):
         selection.select(None, "export.model", "sweep")
     assert metric_histories.sweep_run(None).info.run_id == newest
 
@@ -172,7 +172,7 @@ def test_sweep_without_a_finished_cell(client, tmp_path):
     with pytest.raises(UserError, match=f"the sweep {run_id} has no finished cell"):
         selection.select(None, "register.run_id", "sweep")
     newest, _ = sweep(client, tmp_path, "RUNNING", False)
-    with pytest.raises(UserError, match=f"run {newest}, is running.*name another run with register.run_id"):
+    with pytest.raises(UserError, match=f"run {newest}, is running.*or set register.run_id to another run"):
         selection.select(None, "register.run_id", "sweep")
 
 

@@ -77,7 +77,7 @@ def opened(
     done: Sequence[CellRun] = (),
     history: Callable[[str], Sequence[float]] = lambda run_id: [],
 ) -> Study:
-    return Study("name", params.sweep, params.seed, params.train.epochs, storage, done, history)
+    return Study("name", params, storage, done, history)
 
 
 def asked(

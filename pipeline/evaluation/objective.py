@@ -7,6 +7,7 @@ one object, so that a metric means the same in each of them.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Objective:
     name: str
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["maximize", "minimize"]:
         """`maximize` or `minimize`, as Optuna calls them."""
         return "minimize" if self.name in scores.LOWER_IS_BETTER else "maximize"
 

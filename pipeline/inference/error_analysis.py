@@ -13,7 +13,7 @@ from pipeline.pages import thumbnails
 from pipeline.pages.sweep_data import Exhibit, Exhibits
 from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
-from pipeline.tracking import artifacts, catalog, models
+from pipeline.tracking import catalog, models
 
 COUNT = 8  # of each kind
 
@@ -26,7 +26,7 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
         prepared: the images; None where they are not there.
         missing: why they are not there.
     """
-    found = report.read_predictions(artifacts.read(run_id, f"report/{report.PREDICTIONS}"))
+    found = report.recorded_predictions(run_id)
     wrong = found.mistakes()
     mistakes, uncertain, method = [], [], ""
     if not missing:

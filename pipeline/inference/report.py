@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import Predictions
 from pipeline.figures import canvas, confusion_matrix, curves
+from pipeline.tracking import artifacts
 
 PREDICTIONS = "predictions.parquet"
 _MOST_WHOLE = 200  # classes, up to which confusion_matrix.json has every cell
@@ -100,9 +101,13 @@ def predictions(
     return Predictions.of(classes, names, labels, probabilities).to_parquet()
 
 
-def read_predictions(content: bytes) -> Predictions:
-    """What `predictions` wrote."""
-    return Predictions.from_parquet(content)
+def recorded_predictions(run_id: str) -> Predictions:
+    """The predictions on the validation split that a training's run has.
+
+    Raises:
+        UserError: The run has none.
+    """
+    return Predictions.from_parquet(artifacts.read(run_id, f"report/{PREDICTIONS}"))
 
 
 def _json(value: object) -> bytes:

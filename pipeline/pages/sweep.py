@@ -12,10 +12,9 @@ from pipeline.evaluation import intervals
 from pipeline.pages import charts, curves, extremes, parameter_values, render, thumbnails, timing
 from pipeline.pages.summary import asides, verdict
 from pipeline.pages.sweep_data import Cell, Confusion, Exhibit, Findings, Importance
-from pipeline.runtime.console import duration
+from pipeline.runtime.console import column_head, duration
 
 SCORES = ("accuracy", "precision", "recall", "f1")
-HEADS = {"f1": "F1"}
 MOST_CLASSES = 30  # of a confusion matrix
 MOST_REJECTED = 50  # images listed
 NONE = "–"  # instead of a missing number
@@ -65,7 +64,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         return []
     winner = found.cells[0]
     return [
-        *((_head(key), parameter_values.text_of(value)) for key, value in winner.values.items()),
+        *((column_head(key), parameter_values.text_of(value)) for key, value in winner.values.items()),
         ("Best epoch", f"{winner.best_epoch} of {len(winner.epochs)}"),
         ("Trained in", duration((winner.ended - winner.started) / 1000)),
     ]
@@ -86,7 +85,7 @@ def _scores(found: Findings, winner: Confusion) -> dict[str, Any]:
     ranges = [intervals.of(confusion.matrix) for _, _, confusion in splits]
     rows = []
     for name in _names(found):
-        row = [_head(name)]
+        row = [column_head(name)]
         for (_, scores, _), ends in zip(splits, ranges, strict=True):
             row += [_number(scores[name]), "{:.3f} to {:.3f}".format(*ends[name]) if name in ends else "–"]
         rows.append(row)
@@ -106,8 +105,8 @@ def _board(found: Findings) -> dict[str, Any]:
     }
     heads = [
         {"text": "Rank", "number": True},
-        *({"text": _head(key), "number": key in numeric} for key in found.keys),
-        *({"text": _head(name), "number": True} for name in _names(found)),
+        *({"text": column_head(key), "number": key in numeric} for key in found.keys),
+        *({"text": column_head(name), "number": True} for name in _names(found)),
         *([{"text": "Epochs", "number": True}] if pruned else []),
         "Note",
         "Run",
@@ -179,7 +178,7 @@ def _effects(found: Findings) -> list[list[Any]]:
             continue
         for one in parameter_values.effects(key, scored, found.metric):
             spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
-            rows.append([_head(key), one.text, one.cells, f"{one.mean:.4f}", spread, f"{one.best:.4f}"])
+            rows.append([column_head(key), one.text, one.cells, f"{one.mean:.4f}", spread, f"{one.best:.4f}"])
     return rows
 
 
@@ -286,10 +285,6 @@ def _run(found: Findings, run_id: str, name: str) -> dict[str, Any]:
 
 def _link(found: Findings, run_id: str) -> str:
     return f"{found.server}/#/experiments/{found.experiment_id}/runs/{run_id}"
-
-
-def _head(key: str) -> str:
-    return HEADS.get(key) or key.replace("_", " ").replace(".", " ").capitalize()
 
 
 @functools.cache

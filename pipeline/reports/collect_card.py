@@ -40,7 +40,7 @@ def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
     """
     run = runs.get(run_id)
     trial, params = Trial.from_run(run), run.data.params
-    validation = report.read_predictions(artifacts.read(run_id, f"report/{report.PREDICTIONS}"))
+    validation = report.recorded_predictions(run_id)
     missing = _missing(prepared, digest, validation)
     return Facts(
         run_id=run_id,

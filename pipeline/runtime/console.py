@@ -1,6 +1,7 @@
 """Console output: human-readable units, shortened lists and names, progress bars, warnings and colours."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, MutableMapping
 from typing import Any, TextIO
@@ -63,6 +64,15 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     ('1 image', '1,234 images', '2 classes')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def column_head(key: str) -> str:
+    """A parameter or score as the head of a column.
+
+    >>> column_head("schedule.start"), column_head("macro_f1")
+    ('Schedule start', 'Macro F1')
+    """
+    return re.sub(r"\bf1\b", "F1", key.replace("_", " ").replace(".", " ").capitalize(), flags=re.IGNORECASE)
 
 
 def few(texts: Iterable[str], most: int = 8) -> str:

@@ -23,22 +23,21 @@ from pipeline.steps import command
 
 if TYPE_CHECKING:
     from pipeline.dataset.prepare import Prepared
-    from pipeline.execution.lock import Fence
+    from pipeline.sweep.context import SweepContext
     from pipeline.sweep.ranking import Ranking
-    from pipeline.tracking.sweep_runs import Sweep
 
 
 def run(params: Params) -> "Ranking | None":
     """Sweep and record it; returns the ranking, or None of a plan.
 
     Raises:
-        UserError: a cell failed, or is not settled; the others are recorded all the same.
-        Interrupted: it was stopped; what is done is recorded.
+        UserError: A cell failed or is unfinished; the others are recorded.
+        Interrupted: It was stopped; finished cells are recorded.
     """
     from pipeline.dataset import prepare
     from pipeline.doctor import class_balance
     from pipeline.execution import lock
-    from pipeline.sweep import identity, plan, session
+    from pipeline.sweep import dry_run, identity, plan, session
 
     asked = plan.own_grid(params)
     if asked.sweep.cluster is None:  # its workers may have other files than this machine
@@ -46,7 +45,7 @@ def run(params: Params) -> "Ranking | None":
     prepared = prepare.prepare(asked.data, asked.seed)
     print(*class_balance.lines(prepared), sep="\n", flush=True)
     if asked.sweep.dry_run:
-        session.print_plan(asked, prepared.digest)
+        dry_run.print_plan(asked, prepared.digest)
         return None
     from pipeline.execution import launch
 
@@ -55,41 +54,42 @@ def run(params: Params) -> "Ranking | None":
     study = found.study if found else identity.study_name(asked, prepared.digest)
     with (
         lock.study_lock(study, Path(asked.data.cache)),
-        session.open_sweep(asked, prepared, study) as (params, sweep, fence),
+        session.open_sweep(asked, prepared, study) as context,
     ):
-        ranking = _sweep(params, sweep, fence, prepared, count)
+        ranking = _sweep(context, prepared, count)
     if ranking.complete:
         print("compare the cells with `mlflow ui`; register the best with `mlflow run . -e register`")
     return ranking
 
 
-def _sweep(params: Params, sweep: "Sweep", fence: "Fence", prepared: "Prepared", count: int) -> "Ranking":
-    """Drive the sweep and record it.
+def _sweep(context: "SweepContext", prepared: "Prepared", count: int) -> "Ranking":
+    """Drive an open sweep and record it.
 
     Raises:
-        UserError: it is not complete, or cells failed.
-        Interrupted: it was stopped.
+        UserError: It is not complete, or cells failed.
+        Interrupted: It was stopped.
     """
     from pipeline.execution import launch
     from pipeline.reports import sweep_outcome
     from pipeline.sweep import finalists, outcome, plan, session
-    from pipeline.sweep.driver import Place
+    from pipeline.sweep.context import Backend
     from pipeline.tracking import artifacts, store
 
+    params, sweep, fence = context.params, context.sweep, context.fence
     planned = plan.of(params, sweep.cells())
     left = finalists.trainings_left(params, planned, sweep)
     with launch.executor(params, left, count) as (executor, versions):
-        place = Place(executor, launch.dataset_location(params, sweep, prepared), store.uri(), versions)
-        ended = session.drive(params, sweep, fence, planned, place)
+        backend = Backend(executor, launch.dataset_location(params, sweep, prepared), store.uri(), versions)
+        ended = session.drive(context, backend, planned)
         fence.check()
         images = len(prepared.indices(split_names.VALIDATION))
-        ranking, is_new = session.record(params, sweep, fence, ended, images)
+        ranking, is_new = session.record(context, ended, images)
         if ended.failed:  # no worker, no disk, no store: nothing else can be made
             raise ended.failed
         if ranking.cells and ranking.complete:
-            outcome.measure(ranking, prepared, sweep, fence, place)
+            outcome.measure(ranking, prepared, context, backend)
         if left or is_new or "report.html" not in artifacts.names(sweep.run_id, ""):
-            sweep_outcome.show(ranking, sweep, fence, prepared, place)
+            sweep_outcome.show(ranking, prepared, context, backend)
         fence.check()  # before the run is closed
         session.conclude(ranking, ended)
     return ranking

@@ -1,8 +1,8 @@
-"""Which study a command resumes, and what of the parameters identifies a study.
+"""What identifies a study, and which study a command resumes.
 
-The same study has the same images, labels and split, the same `seed`, and the same values of every key under
-`model` and `train` that its network has. The grid is no part of it, and so the base value of a key that is
-swept is none either: every cell names its own. Nor is what `auto` was resolved to, which a timing decides.
+A study is identified by its images, labels and split, by `seed`, and by the value of every key under `model`
+and `train` that its network has and its grid does not sweep. The grid is no part of it, nor is the value that
+`auto` was resolved to: a timing decides it.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ def study_name(params: Params, data_digest: str) -> str:
     """The name of a new study, 12 hexadecimal digits.
 
     Args:
-        params: as asked for, `train.precision` perhaps `auto`.
-        data_digest: of the prepared images.
+        params: The parameters as given; `train.precision` may be `auto`.
+        data_digest: Of the prepared images.
     """
     own = {key: value for key, value in _own(params).items() if key not in _swept(params)}
     text = json.dumps([data_digest, params.seed, own], sort_keys=True)
@@ -33,45 +33,45 @@ def study_name(params: Params, data_digest: str) -> str:
 
 
 def find(params: Params, data_digest: str) -> Sweep | None:
-    """The newest sweep of the study that parameters ask for; None where there is none.
+    """The newest sweep of the study of the parameters; None if there is none.
 
     Args:
-        params: as in `study_name`.
-        data_digest: of the prepared images.
+        params: As in `study_name`.
+        data_digest: Of the prepared images.
 
     Raises:
-        UserError: it was made by a version of this pipeline that wrote something else.
+        UserError: The sweep has the format of another version of this pipeline.
     """
     same = [sweep for sweep in sweep_runs.sweeps(data_digest) if _is_same(params, sweep)]
     if not same:
         return None
-    # two drivers that began at once may have made two runs: the older one counts
+    # Two drivers that started at the same time may have created two runs: the older one counts.
     sweep = next(sweep for sweep in same if sweep.study == same[-1].study)
     if sweep.tags.get("format") != sweep_runs.FORMAT:
         raise UserError(
-            f"study {sweep.study} (run {sweep.run_id}) was made by another version of this pipeline: its "
-            f"format is {sweep.tags.get('format', 'none')}, this one writes {sweep_runs.FORMAT}; start "
-            "over with sweep.restart=true, which keeps its runs, or go back to that version"
+            f"study {sweep.study} (run {sweep.run_id}) has format {sweep.tags.get('format', 'none')} of "
+            f"another version of this pipeline; this one needs format {sweep_runs.FORMAT}; start over with "
+            "sweep.restart=true, which keeps its runs, or use that version"
         )
     return sweep
 
 
 def oldest(params: Params, data_digest: str) -> Sweep | None:
-    """The sweep of the study whose run is the oldest, of whatever generation; None where there is none."""
+    """The sweep of the study with the oldest run, of any generation; None if there is none."""
     return next((sweep for sweep in sweep_runs.sweeps(data_digest) if _is_same(params, sweep)), None)
 
 
 def resumed(params: Params, sweep: Sweep) -> Params:
-    """The parameters with a study's own under `model` and `train`, the resolved precision among them."""
+    """The parameters with the values of a study under `model` and `train`, with its resolved precision."""
     return params.with_values(_logged(sweep, params))
 
 
 def tags(asked: Params, sweep: Sweep | None) -> dict[str, str]:
-    """What a sweep's run is tagged with at each start.
+    """The tags that a sweep's run gets at each start.
 
     Args:
-        asked: the parameters before `auto` was resolved.
-        sweep: the one that is resumed; None of a new one.
+        asked: The parameters before `auto` is resolved.
+        sweep: The sweep that is resumed; None of a new one.
     """
     before = _swept_of(sweep) if sweep else set()
     known = {} if sweep else {PRECISION: asked.train.precision}
@@ -79,13 +79,13 @@ def tags(asked: Params, sweep: Sweep | None) -> dict[str, str]:
 
 
 def _is_same(params: Params, sweep: Sweep) -> bool:
-    """Whether a sweep of the same images is of the study that the parameters ask for."""
+    """Whether a sweep of the same images is of the study of the parameters."""
     if sweep.params.get("seed") != str(params.seed):
         return False
     free = _swept(params) & _swept_of(sweep)
     try:
         before = _logged(sweep, params)
-    except UserError:  # of a network, or with values, that this version does not have
+    except UserError:  # a network or a value that this version does not have
         return False
 
     def is_same(key: str, value: Any) -> bool:
@@ -96,15 +96,15 @@ def _is_same(params: Params, sweep: Sweep) -> bool:
 
 
 def _logged(sweep: Sweep, params: Params) -> dict[str, Any]:
-    """The values under `model` and `train` that a sweep's run was started with, dotted."""
+    """The values under `model` and `train` that a sweep was started with, by dotted key."""
     keys = [key for key in params.flat() if key.startswith(("model.", "train.")) and key in sweep.params]
-    # as typed: `mlflow run -P` logs 1e-2 where this pipeline logs 0.01
+    # Parsed, since `mlflow run -P` logs values as typed: 1e-2 where this pipeline logs 0.01.
     values = load([f"--{key}={sweep.params[key]}" for key in keys]).flat()
     return {key: values[key] for key in keys}
 
 
 def _own(params: Params) -> Mapping[str, Any]:
-    """The values under `model` and `train`, dotted, but for keys that none of the networks has."""
+    """The values under `model` and `train` by dotted key, without keys that none of the networks has."""
     swept = params.sweep.grid.name or [params.model.name]
     taken = {f"model.{key}" for name in swept for key in ("name", *NETWORKS[name].parameters)}
     return {key: value for key, value in params.flat().items() if key.startswith("train.") or key in taken}

@@ -1,63 +1,62 @@
-"""How a sweep's cells compare: ranked, as a table, as CSV and as Markdown."""
+"""The leaderboard of a sweep as CSV, as Markdown and for the console."""
 
 import csv
 import io
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config.fields import lookup
 from pipeline.config.params import Params, section_of
 from pipeline.evaluation import intervals
 from pipeline.pages import markdown
+from pipeline.runtime.console import column_head
 from pipeline.sweep.cells import Cell, ordered
 from pipeline.sweep.ranking import Ranking
 from pipeline.tracking.trials import CellRun
 
+T = TypeVar("T")
 SCORES = ("accuracy", "precision", "recall", "f1")
-ENDS = 5  # how many of the best and of the worst are shown
-# The original's column heads
-HEADS = {
-    "learning_rate": "Learning rate",
-    "kernel_initializer": "Kernel initializer",
-    "activation": "Activation",
-    "bias_initializer": "Bias initializer",
-    "f1": "F1",
-    "macro_f1": "Macro F1",
-    "epochs": "Epochs",
-}
+ENDS = 5  # cells shown of the best, and of the worst
 
 
-def ends(ranking: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """The five best and the five worst, none in both."""
+def ends(ranking: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """The five best and the five worst; none is in both.
+
+    >>> ends(range(1, 8))
+    (range(1, 6), range(6, 8))
+    """
     best = ranking[:ENDS]
     return best, ranking[max(len(best), len(ranking) - ENDS) :]
 
 
 def accuracy_interval(runs: Sequence[CellRun], images: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, or of its mean over seeds, for the luck of the images.
+    """The 95 % interval of an accuracy, or of its mean over seeds, for other images of the same kind.
 
-    Of a mean it is Wilson's for the images alone, however many seeds there are: they share their images.
-    It is then rather too wide than too narrow.
+    It is Wilson's interval for the number of images, also of a mean: all seeds share their images. The
+    interval of a mean is then too wide rather than too narrow.
 
     Args:
-        runs: one for each seed.
-        images: of the validation split.
+        runs: Finished runs, one per seed.
+        images: The number of images in the validation split.
+
+    Returns:
+        The lower and the upper end, 0 to 1.
     """
-    mean = statistics.fmean(run.trial.scores["accuracy"] for run in runs)
+    mean = statistics.fmean(run.result.scores["accuracy"] for run in runs)
     return intervals.wilson(mean * images, images)
 
 
 class Table:
-    """A ranking as a table, in three shapes.
+    """A ranking as a table.
 
-    Its columns are the keys of all its cells; where a grid got a further key later, the cells before it have
-    the value that was in force. With a pruner, or where a cell was pruned, the epochs trained are listed too;
-    with finalists, their scores with fresh seeds, and the 95 % interval of each accuracy.
+    It has a column for each key that a cell has; cells without the key show the value that they were trained
+    with. With a pruner, or if a cell was pruned, it has the trained epochs; with finalists, their scores with
+    fresh seeds and the 95 % interval of each accuracy.
 
     Args:
-        ranking: with one finished cell or more.
-        params: those in force.
+        ranking: A ranking of at least one finished cell.
+        params: The parameters of the sweep.
     """
 
     def __init__(self, ranking: Ranking, params: Params):
@@ -65,12 +64,12 @@ class Table:
         self._keys = ordered(dict.fromkeys(key for run in ranking.cells for key in run.values))
         self._metric, self._images = ranking.objective.name, ranking.images
         self._scores = [*dict.fromkeys([*SCORES, self._metric])]
-        pruned = params.sweep.pruner != "none" or any(run.trial.pruned for run in ranking.cells)
+        pruned = params.sweep.pruner != "none" or any(run.result.pruned for run in ranking.cells)
         self._extra = ["epochs"] if pruned else []
         self._finalists = {finalist.cell.run_id: finalist for finalist in ranking.finalists}
 
     def as_csv(self) -> bytes:
-        """leaderboard.csv: rank, name, the grid's keys, the scores, run_id; best first."""
+        """The content of leaderboard.csv: rank, name, the grid's keys, the scores, run_id; best first."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         extra = [*self._extra]
@@ -79,15 +78,15 @@ class Table:
             extra += ["accuracy_low", "accuracy_high"]
         writer.writerow(["rank", "name", *map(_column, self._keys), *self._scores, *extra, "run_id"])
         for rank, run in enumerate(self._ranking, start=1):
-            scores = [repr(run.trial.scores[name]) for name in self._scores]
+            scores = [repr(run.result.scores[name]) for name in self._scores]
             name = Cell(run.values).name
-            epochs = [run.trial.epochs] if self._extra else []
+            epochs = [run.result.epochs] if self._extra else []
             seeds = self._over_seeds(run) if self._finalists else []
             writer.writerow([rank, name, *self._values(run), *scores, *epochs, *seeds, run.run_id])
         return text.getvalue().encode()
 
     def as_markdown(self, notes: Sequence[str] = ()) -> str:
-        """leaderboard.md: the five best and the five worst, in the original's columns, and notes beneath."""
+        """The content of leaderboard.md: the five best and the five worst cells, with notes beneath."""
         best, worst = ends(self._ranking)
         parts = [f"## The {len(best)} best of {len(self._ranking)} cells\n", self._markdown(best, 1)]
         if worst:
@@ -97,7 +96,7 @@ class Table:
         return "\n".join(parts) + f"\n{listed}" * bool(notes)
 
     def as_console(self) -> str:
-        """The five best and the five worst, aligned for a terminal."""
+        """The five best and the five worst cells, aligned for a terminal."""
         best, worst = ends(self._ranking)
         rows = self._rows(best, 1) + self._rows(worst, len(self._ranking) - len(worst) + 1)
         widths = [max(map(len, column)) for column in zip(self._heads(), *rows, strict=True)]
@@ -116,7 +115,7 @@ class Table:
         ]
 
     def _over_seeds(self, run: CellRun) -> list[Any]:
-        """Repeats, mean, spread; the interval of the accuracy, of a finalist of its mean over fresh seeds."""
+        """Repeats, mean and spread; and the interval of the accuracy, of a finalist that of its mean."""
         finalist = self._finalists.get(run.run_id)
         if finalist is None or not finalist.runs:
             return [0, "", "", *accuracy_interval([run], self._images)]
@@ -126,7 +125,7 @@ class Table:
         return [len(finalist.runs), *shown, *interval]
 
     def _shown_over_seeds(self, run: CellRun) -> list[str]:
-        """A finalist's mean and spread, for people: `0.8100 ± 0.0123 (2)`, the number that of fresh seeds."""
+        """A finalist's mean, spread and number of fresh seeds: `0.8100 ± 0.0123 (2)`."""
         if not self._finalists:
             return []
         finalist = self._finalists.get(run.run_id)
@@ -137,23 +136,18 @@ class Table:
         return [f"{finalist.mean(self._metric):.4f}{shown} ({len(finalist.runs)})"]
 
     def _epochs(self, run: CellRun) -> list[str]:
-        return [f"{run.trial.epochs}{' (pruned)' * run.trial.pruned}"] if self._extra else []
+        return [f"{run.result.epochs}{' (pruned)' * run.result.pruned}"] if self._extra else []
 
     def _heads(self) -> list[str]:
-        keys = [
-            *map(_column, self._keys),
-            *self._scores,
-            *self._extra,
-            *(["fresh_seeds"] if self._finalists else []),
-        ]
-        return ["", *(HEADS.get(key, key.replace("_", " ").replace(".", " ").capitalize()) for key in keys)]
+        seeds = ["fresh_seeds"] if self._finalists else []
+        return ["", *map(column_head, [*map(_column, self._keys), *self._scores, *self._extra, *seeds])]
 
     def _rows(self, ranking: Sequence[CellRun], first: int) -> list[list[str]]:
         return [
             [
                 str(rank),
                 *map(str, self._values(run)),
-                *(f"{run.trial.scores[name]:.4f}" for name in self._scores),
+                *(f"{run.result.scores[name]:.4f}" for name in self._scores),
                 *self._epochs(run),
                 *self._shown_over_seeds(run),
             ]
@@ -166,5 +160,5 @@ class Table:
 
 
 def _column(key: str) -> str:
-    """A key's column: with its section where a score has the same name, as `precision` has."""
+    """The column of a key, with its section if a score has the same name (`train.precision`)."""
     return f"{section_of(key)}.{key}" if key in SCORES else key

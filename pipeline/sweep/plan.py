@@ -1,4 +1,4 @@
-"""What a sweep has to do: its cells, and which of them are done, as their runs tell."""
+"""A sweep's cells, and which of them are finished."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from pipeline.tracking.trials import CellRun
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's cells, as their runs tell before it starts.
+    """A sweep's cells before it starts.
 
     Attributes:
-        total: how many cells the study has when the sweep is done: those of the grid, and those done before.
-        known: the runs that there are, by what identifies their cells.
-        begun: those of the sweep that are not finished, failed ones last.
-        more: cells to be begun after these, where they are not the study's to propose.
-        noun: what each of them is called.
+        total: The number of cells of the complete sweep: those of the grid, and cells finished before.
+        known: The existing runs, by the `identity` of their cells.
+        begun: Unfinished runs of cells that the sweep asks for, failed ones last.
+        more: Cells without a run that the study does not propose: repeats of finalists.
+        noun: What a cell is called in messages.
     """
 
     total: int
@@ -34,34 +34,38 @@ class Plan:
 
     @property
     def open(self) -> list[Cell]:
-        """The cells to be gone on with or begun, in this order, before the study is asked for others."""
+        """The cells to train, in this order, before the study is asked for others."""
         return [*(Cell(run.values) for run in self.begun), *self.more]
 
     @property
     def failed(self) -> list[CellRun]:
-        """The sweep's cells that failed; those of other grids of the study are not asked for."""
+        """The failed cells, without those of other grids of the study."""
         return [run for run in self.begun if run.status == "FAILED"]
 
     @property
     def done(self) -> list[CellRun]:
-        """The cells that are finished."""
+        """The finished cells."""
         return [run for run in self.known.values() if run.trial]
 
     @property
     def pending(self) -> int:
-        """How many cells are neither finished nor failed."""
+        """The number of cells that are neither finished nor failed."""
         return self.total - len(self.done) - len(self.failed)
 
     def summary(self) -> str:
-        """How many cells there are, are done and are left: `48 cells, 12 done, 36 to train`."""
+        """The counts in words.
+
+        >>> Plan(48, {}, []).summary()
+        '48 cells, 0 done, 48 to train'
+        """
         left = self.total - len(self.done)
         return f"{counted(self.total, self.noun)}, {len(self.done):,} done, {left:,} to train"
 
 
 def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
-    """What a cell is within its study: every parameter that it is trained with, as JSON.
+    """The identifier of a cell within its study: every parameter that it is trained with, as JSON.
 
-    A grid that gets a further key has cells under new names that are old ones all the same.
+    The same training may have several names: a grid that gets a further key renames its cells.
     """
     values = cell.values if isinstance(cell, Cell) else cell
     raw = {"model": params.model.model_dump(), "train": params.train.model_dump()}
@@ -71,34 +75,47 @@ def identity(params: Params, cell: Cell | Mapping[str, Any]) -> str:
 
 
 def of(params: Params, runs: Sequence[CellRun], exhausted: bool = False) -> Plan:
-    """What is done, and what is left, of the sweep that `params` ask for.
+    """Plan a sweep from its existing runs.
 
     Args:
-        params: those in force.
-        runs: of the sweep's cells.
-        exhausted: whether the sampler has no cell that is not among the runs, however many it was asked for.
+        params: The parameters of the sweep.
+        runs: The runs of its cells.
+        exhausted: Whether the sampler has no cell without a run.
     """
-    # A finished cell stands before one that is the same under another name.
+    # Of two runs of the same training under two names, the finished one counts.
     known = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
     if params.sweep.sampler == "grid":
         wanted = {identity(params, cell) for cell in cells.cells(params.sweep.grid)}
         total = len(wanted | {key for key, run in known.items() if run.trial})
         begun = [run for key, run in known.items() if key in wanted and not run.trial]
     else:
-        total = len(known) if exhausted else max(params.sweep.n_trials, len(known))
+        total = len(known) if exhausted else max(params.sweep.n_trials or 0, len(known))
         begun = [run for run in known.values() if not run.trial]
-    # Those that were training come first: what they have done is lost by nothing but a lost disk.
+    # Interrupted cells come before failed ones, which may fail again.
     begun.sort(key=lambda run: run.status == "FAILED")
     return Plan(total, known, begun)
 
 
+def epochs_left(params: Params, planned: Plan) -> dict[str, int]:
+    """The epochs of each unfinished cell that is known before the sweep starts, by `Cell.key`."""
+    wanted = list(planned.open)
+    if params.sweep.sampler == "grid" and planned.noun == "cell":
+        done = {identity(params, run.values) for run in planned.done}
+        wanted += [cell for cell in cells.cells(params.sweep.grid) if identity(params, cell) not in done]
+    return {cell.key: params.epochs_of(cell.values) for cell in wanted}
+
+
 def own_grid(params: Params) -> Params:
-    """The parameters without the keys of the grid that mean nothing to the network."""
+    """The parameters without the grid's keys that the network does not have; prints which these are.
+
+    Raises:
+        UserError: No key is left, or only some of the swept networks have a key.
+    """
     try:
-        params, left_out = params.without_unused_grid_keys()
+        params, ignored = params.without_unused_grid_keys()
     except ValueError as error:
         raise UserError(str(error)) from None
-    if left_out:
+    if ignored:
         names = ", ".join(params.sweep.grid.name or [params.model.name])
-        print(f"sweep.grid: {', '.join(left_out)} ignored: not parameters of {names}", flush=True)
+        print(f"sweep.grid: {', '.join(ignored)} ignored: not parameters of {names}", flush=True)
     return params

@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a sweep: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -9,17 +9,17 @@ from pipeline.runtime.console import Bar, duration
 from pipeline.sweep.cells import Cell
 from pipeline.sweep.plan import Plan
 
-FIRST_EPOCHS = 3  # after which, without a terminal, a line says for the first time how long it will take
+FIRST_EPOCHS = 3  # epochs before the first line with the time left, without a terminal
 
 
 class Progress:
-    """Shows cells as they end, with the best so far, what runs and what failed, and the time left.
+    """Shows each cell as it ends, the best score, running and failed cells, and the time left.
 
     Args:
-        metric: what cells are ranked by.
-        planned: the sweep's cells.
-        epochs: the most that the cells to come are trained, by their keys, as far as they are known.
-        usual: the most that any other cell is.
+        metric: Ranks the cells.
+        planned: The sweep's cells.
+        epochs: The epochs of the known unfinished cells, by `Cell.key`.
+        usual: The epochs of any other cell.
     """
 
     def __init__(self, metric: str, planned: Plan, epochs: Mapping[str, int], usual: int):
@@ -28,8 +28,8 @@ class Progress:
         self.noun, self.failed = planned.noun, 0
         self.best: float | None = None
         for run in planned.done:
-            self._improve(self.objective.of_report(run.trial.scores))
-        self._epochs, self._usual = dict(epochs), usual  # those of cells that are neither done nor failed
+            self._improve(self.objective.of_report(run.result.scores))
+        self._epochs, self._usual = dict(epochs), usual  # of cells that are neither finished nor failed
         self._running: dict[str, int] = {}  # epochs done, by the cell's key
         self._start, self._trained = time.monotonic(), 0
         self._bar = None
@@ -38,12 +38,12 @@ class Progress:
             self._bar = Bar(estimate=False, desc=title, total=self.total, initial=self.done)
 
     def started(self, cell: Cell, epochs: int) -> None:
-        """A cell runs, which is trained so many epochs at most."""
+        """A cell of so many epochs has started."""
         self._epochs[cell.key], self._running[cell.key] = epochs, 0
         self._refresh()
 
     def epoch(self, cell: Cell, epoch: int) -> None:
-        """A cell has ended an epoch."""
+        """A cell has finished an epoch."""
         self._trained += 1
         self._running[cell.key] = epoch
         if self._bar is None and self._trained == FIRST_EPOCHS:
@@ -51,7 +51,7 @@ class Progress:
         self._refresh()
 
     def ended(self, cell: Cell, score: float | None, note: str) -> None:
-        """A cell is finished (with a score) or failed (without)."""
+        """A cell has finished, with a score and a note, or failed, without a score and with a reason."""
         self._running.pop(cell.key, None)
         self._epochs.pop(cell.key, None)
         self.done += score is not None
@@ -69,19 +69,19 @@ class Progress:
         self._print(f"{position} {cell.name}: {result}; {self._state()}")
 
     def left(self, cell: Cell) -> None:
-        """A cell runs no more, and is neither finished nor failed."""
+        """A cell has stopped, neither finished nor failed."""
         self._running.pop(cell.key, None)
         self._refresh()
 
     def say(self, text: str) -> None:
-        """Print a line beside the bar."""
+        """Print a line above the bar."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
             self._print(text)
 
     def close(self) -> None:
-        """End the bar."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -96,10 +96,10 @@ class Progress:
         return "; ".join(parts)
 
     def _seconds_left(self) -> int:
-        """By the epochs that are still to come, of each cell its own; 0 where nothing is known yet."""
+        """Estimated from the epochs that are left; 0 before the first epoch."""
         if not self._trained:
             return 0
-        unknown = max(0, self.total - self.done - self.failed - len(self._epochs))  # a sampler will draw them
+        unknown = max(0, self.total - self.done - self.failed - len(self._epochs))  # cells not sampled yet
         epochs = sum(self._epochs.values()) + unknown * self._usual - sum(self._running.values())
         return round(max(0, epochs) * (time.monotonic() - self._start) / self._trained)
 

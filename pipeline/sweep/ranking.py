@@ -1,16 +1,16 @@
-"""A sweep's one ranking: made once, stored with the sweep's run as leaderboard.json, and read by all.
+"""The ranking of a sweep, stored as leaderboard.json with the sweep's run.
 
-The report, the model card, `register`, `evaluate`, `explain` and `export` take a `Ranking` from `of`; none of
-them ranks again. leaderboard.json:
+It is made once. The report, the model card, `register`, `evaluate`, `explain` and `export` read it with `of`;
+none of them ranks again. leaderboard.json:
 
     {"format": 1, "rule": {"metric", "finalists", "repeats", "seed"}, "direction": "maximize" or "minimize",
-     "complete": bool, "total": cells when it is complete, "images": of the validation split,
+     "complete": bool, "total": number of cells, "images": of the validation split,
      "cells": [{"rank", "name", "run_id", "values", "value", "scores", "val_loss", "best_epoch", "epochs",
                 "diverged", "pruned", "mean", "spread", "repeats": [{"seed", "run_id", "scores", …}]}, …],
      "failed": [{"name", "run_id", "values", "reason"}, …]}
 
-`value` is what ranks the cell: the mean over fresh seeds where finalists are ranked by theirs, else its own
-score. A number that is not finite is null.
+`value` ranks the cell: the mean over fresh seeds if means rank the finalists, else the cell's own score.
+A number that is not finite is null.
 """
 
 import json
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from pipeline.evaluation.objective import Objective
+from pipeline.runtime.console import counted
 from pipeline.runtime.errors import UserError
 from pipeline.sweep import finalists
 from pipeline.sweep.cells import Cell
@@ -38,13 +39,13 @@ class Ranking:
     """The finished cells of a sweep, best first.
 
     Attributes:
-        rule: what ordered them.
-        cells: finished ones; the first is the winner.
-        finalists: those trained again, with their fresh seeds, in the order of `cells`.
-        failed: cells that failed for good, each with its reason.
-        total: cells that the sweep has when it is complete.
-        images: of the validation split.
-        complete: whether every cell, and every repeat of a finalist, is finished or failed.
+        rule: Orders them.
+        cells: The finished cells; the first is the winner.
+        finalists: The retrained cells with their fresh seeds, in the order of `cells`.
+        failed: The cells that failed, with their reasons.
+        total: The number of cells of the complete sweep.
+        images: The number of images in the validation split.
+        complete: Whether every cell, and every repeat of a finalist, is finished or failed.
     """
 
     rule: Rule
@@ -68,12 +69,15 @@ class Ranking:
         """Rank cells.
 
         Args:
-            rule: what orders them.
-            cells: of the sweep, in whatever state.
-            repeats: its runs of cells that were trained again.
-            total: cells that it has when it is complete.
-            images: of the validation split.
-            complete: whether it is.
+            rule: Orders them.
+            cells: The sweep's cells in any state.
+            repeats: The sweep's runs of retrained cells.
+            total: The number of cells of the complete sweep.
+            images: The number of images in the validation split.
+            complete: Whether the sweep is complete.
+
+        Raises:
+            UserError: Finished cells lack the score that ranks them.
         """
         done = [cell for cell in cells if cell.trial]
         _check_scored(done, rule.metric)
@@ -92,40 +96,40 @@ class Ranking:
 
     @property
     def objective(self) -> Objective:
-        """What ranked the cells."""
+        """The metric that ranks the cells."""
         return self.rule.objective
 
     @property
     def winner(self) -> CellRun | None:
-        """The best cell; None where no cell is finished."""
+        """The best cell; None if no cell is finished."""
         return self.cells[0] if self.cells else None
 
     @property
     def by_mean(self) -> bool:
-        """Whether means over fresh seeds rank the finalists."""
+        """Whether the means over fresh seeds rank the finalists."""
         return bool(finalists.means(self.finalists, self.rule.metric))
 
     @property
     def repeats(self) -> tuple[int, int]:
-        """How many of the finalists' repeats are finished, and how many there are to be."""
+        """The number of finished repeats of the finalists, and the number of all of them."""
         return sum(len(one.seeds) for one in self.finalists), len(self.finalists) * self.rule.repeats
 
     def value(self, cell: CellRun) -> float:
-        """What ranks a cell: a finalist's mean over fresh seeds, else the score of its one seed."""
+        """The value that ranks a cell: a finalist's mean over fresh seeds, else its own score."""
         means = finalists.means(self.finalists, self.rule.metric)
-        return means.get(cell.run_id, self.objective.of_report(cell.trial.scores))
+        return means.get(cell.run_id, self.objective.of_report(cell.result.scores))
 
     def rank_of(self, run_id: str) -> int | None:
-        """A cell's rank, from 1, by its run; None where it is not finished, or not of this sweep."""
+        """The rank of a cell's run, from 1; None if it is not finished, or not of this sweep."""
         ranks = {cell.run_id: rank for rank, cell in enumerate(self.cells, start=1)}
         return ranks.get(run_id)
 
     def finalist(self, run_id: str) -> Finalist | None:
-        """What a cell came to with fresh seeds; None where it is no finalist."""
+        """The finalist of a cell's run; None if it is not a finalist."""
         return next((one for one in self.finalists if one.cell.run_id == run_id), None)
 
     def as_json(self) -> bytes:
-        """The file's content."""
+        """The content of leaderboard.json."""
         content = {
             "format": FORMAT,
             "rule": asdict(self.rule),
@@ -143,10 +147,10 @@ class Ranking:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """What `as_json` wrote.
+        """Read the content of leaderboard.json.
 
         Raises:
-            ValueError: it is of another format.
+            ValueError: It is not JSON, or has another format.
         """
         found = json.loads(content)
         if found.get("format") != FORMAT:
@@ -188,22 +192,23 @@ class Ranking:
 
 
 def of(sweep: Sweep) -> Ranking:
-    """The ranking of a sweep: the stored one, or made here where cells have ended since it was stored.
+    """The ranking of a sweep.
 
-    That is so of a sweep that runs, that was killed, or whose runs were deleted; it is then not complete.
+    It is the stored one, unless runs have ended or were deleted since: a sweep that is running or was killed
+    is ranked here, as not complete.
     """
     cells, repeats = _distinct(sweep), sweep.finalists()
     rule, found = Rule.read(sweep), stored(sweep.run_id)
     total = max(int(sweep.metrics.get("cells/total", 0)), len(cells))
     if found is not None and found.rule == rule and _same_runs(found, cells, repeats):
-        # a sweep that is extended, and was killed before a new cell had ended
+        # The sweep may have been extended, and killed before a new cell ended.
         return replace(found, complete=found.complete and sweep.complete, total=max(found.total, total))
     images = int(sweep.metrics.get("images/validation", 0))
     return Ranking.make(rule, cells, repeats, total, images, complete=False)
 
 
 def _distinct(sweep: Sweep) -> list[CellRun]:
-    """A sweep's cells, without those that are finished ones under another name, as a longer grid has them."""
+    """A sweep's cells, each training once: a grid that got a further key may name one twice."""
     found = sweep.cells()
     keys = sorted({key for cell in found for key in cell.values})
     once: dict[str, CellRun] = {}
@@ -214,12 +219,12 @@ def _distinct(sweep: Sweep) -> list[CellRun]:
 
 
 def stored(run_id: str) -> Ranking | None:
-    """The ranking that a sweep's run has; None where it has none that is whole."""
+    """The ranking that is stored with a sweep's run; None if it is missing or damaged."""
     if FILE not in artifacts.names(run_id, ""):
         return None
     try:
         return Ranking.from_json(artifacts.read(run_id, FILE))
-    except (ValueError, KeyError, TypeError):  # cut off where a store was killed, or of another version
+    except (ValueError, KeyError, TypeError):  # truncated by a killed store, or of another version
         return None
 
 
@@ -235,13 +240,13 @@ def _check_scored(done: Sequence[CellRun], metric: str) -> None:
     """Check that finished cells have the score that ranks them.
 
     Raises:
-        UserError: some do not: they were trained before `pipeline.config.scores` had it.
+        UserError: Some lack it: they were trained before `pipeline.config.scores` had it.
     """
-    lacking = [cell.run_id for cell in done if metric not in cell.trial.scores]
+    lacking = [cell.run_id for cell in done if metric not in cell.result.scores]
     if lacking:
         raise UserError(
-            f"sweep.metric: got {metric}, which {len(lacking):,} finished cells of this study lacked when "
-            f"trained, as run {lacking[0]}; start over with sweep.restart=true, or rank by another metric"
+            f"sweep.metric: got {metric}, which {counted(len(lacking), 'finished cell')} of this study did "
+            f"not record (run {lacking[0]}); start over with sweep.restart=true, or rank by another metric"
         )
 
 
@@ -250,7 +255,7 @@ def _head(cell: CellRun) -> dict[str, Any]:
 
 
 def _trial(cell: CellRun) -> dict[str, Any]:
-    known = asdict(cell.trial)
+    known = asdict(cell.result)
     del known["run_id"]
     scores = {name: _number(value) for name, value in known["scores"].items()}
     return known | {"scores": scores, "val_loss": _number(known["val_loss"])}
@@ -264,7 +269,7 @@ def _cell(entry: dict[str, Any]) -> CellRun:
 
 
 def _number(value: float | None) -> float | None:
-    """The value as JSON has it, which knows neither NaN nor infinity."""
+    """The value for JSON, which has neither NaN nor infinity."""
     return None if value is None or not math.isfinite(value) else value
 
 

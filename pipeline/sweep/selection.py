@@ -1,7 +1,7 @@
-"""Which training a command works with: the one that a parameter names, or else the newest.
+"""Which training a command uses: the run that a parameter names, or else the newest.
 
-The newest is the one that was started last, whatever its state. Where it is unfinished, an older one is not
-taken instead: the error names its run, and the parameter that decides.
+The newest is the one started last, in any state. If it is unfinished, no older one is used in its place: the
+error names its run and the parameter to set.
 """
 
 from pipeline.runtime.console import counted, warn
@@ -11,28 +11,25 @@ from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import catalog, runs, sweep_runs
 from pipeline.tracking.sweep_runs import Sweep
 
-_WITH_A_MODEL = (
-    "train",
-    sweep_runs.CELL,
-    sweep_runs.FINALIST,
-)  # steps whose runs have a model once they are finished
+# Steps whose finished runs have a model.
+_WITH_A_MODEL = ("train", sweep_runs.CELL, sweep_runs.FINALIST)
 
 
 def select(run_id: str | None, key: str, *steps: str) -> str | None:
-    """The run of a finished training; a sweep stands for its best cell, and what it lacks is warned of.
+    """Select the run of a finished training. Of a sweep it is the best cell's; warns of what the sweep lacks.
 
     Args:
-        run_id: The run that a parameter names: of a training, of a sweep's cell, or of a sweep in whatever
-            state. None: the training or sweep that was started last.
-        key: The parameter, for errors.
-        *steps: What is taken where the parameter names none: `train`, `sweep`, or both.
+        run_id: The run that a parameter names: of a training, of a sweep's cell, or of a sweep in any state.
+            None: the training or sweep that was started last.
+        key: The name of the parameter, for errors.
+        *steps: The steps to search if no run is named: `train`, `sweep`, or both.
 
     Returns:
-        None where none is named and there is none.
+        The run's id; None if no run is named and none exists.
 
     Raises:
-        UserError: There is no such run, it was deleted, or it has no finished training; or the newest one is
-            unfinished.
+        UserError: The run does not exist, was deleted, or has no finished training; or the newest training
+            or sweep is unfinished.
     """
     return _named(run_id, key) if run_id else _newest(key, steps)
 
@@ -47,7 +44,7 @@ def _named(run_id: str, key: str) -> str:
     if sweep_run_id := run.data.tags.get("resumes"):
         run = runs.get(sweep_run_id)
     if run.info.lifecycle_stage == "deleted":
-        raise UserError(f"{key}: run {run_id} was deleted; name another, or restore it")
+        raise UserError(f"{key}: run {run_id} was deleted; set another one, or restore it")
     step = run.data.tags.get("step")
     if step == "sweep":
         sweep = Sweep.from_run(run)
@@ -66,7 +63,7 @@ def _newest(key: str, steps: tuple[str, ...]) -> str | None:
     training = runs.newest("train") if "train" in steps else None
     if training and (sweep is None or training.info.start_time > sweep.started):
         if training.info.status == "FINISHED":
-            return training.info.run_id
+            return str(training.info.run_id)
         raise UserError(
             f"the newest training, run {training.info.run_id}, is not finished (status "
             f"{training.info.status}); train again, or set {key} to the run of another"
@@ -84,19 +81,18 @@ def _newest(key: str, steps: tuple[str, ...]) -> str | None:
 def _winner(sweep: Sweep, ranked: Ranking, key: str) -> str:
     if ranked.winner is None:
         raise UserError(
-            f"the sweep {sweep.run_id} has no finished cell; rerun it to resume it, or name another run with "
-            f"{key}"
+            f"the sweep {sweep.run_id} has no finished cell; rerun it to resume, or set {key} to another run"
         )
     if not has_ended(sweep):
-        warn(f"the sweep {sweep.run_id} {_unfinished(sweep, ranked)}: its best cell so far is taken")
+        warn(f"the sweep {sweep.run_id} {_unfinished(sweep, ranked)}: using its best cell so far")
     if ranked.failed:
         warn(f"{counted(len(ranked.failed), 'cell')} of the sweep {sweep.run_id} failed")
     return ranked.winner.run_id
 
 
 def _unfinished(sweep: Sweep, ranked: Ranking) -> str:
-    """The state of a sweep that is not settled, in words."""
-    state = "is running, or was killed" if sweep.status == "RUNNING" else "is unfinished"
+    """The state of an unfinished sweep in words."""
+    state = "is running or was killed" if sweep.status == "RUNNING" else "is unfinished"
     total = f" of {int(sweep.metrics['cells/total']):,}" if "cells/total" in sweep.metrics else ""
     done, wanted = ranked.repeats
     again = f", {done:,} of {wanted:,} repeats of its finalists" if wanted else ""
@@ -104,9 +100,9 @@ def _unfinished(sweep: Sweep, ranked: Ranking) -> str:
 
 
 def _way_out(sweep: Sweep, ranked: Ranking, key: str) -> str:
-    """What a user can do where the newest sweep is unfinished."""
-    resume = "rerun the same sweep to resume it"
+    """What a user can do about an unfinished newest sweep."""
+    resume = "rerun the sweep to resume it"
     if ranked.winner is None:
-        return f"{resume}, or name another run with {key}"
+        return f"{resume}, or set {key} to another run"
     value = catalog.of_run(ranked.winner.run_id) if key == "export.model" else sweep.run_id
-    return f"{resume}, or set {key}={value} to take its best finished cell"
+    return f"{resume}, or set {key}={value} to use its best finished cell"

@@ -1,7 +1,7 @@
-"""What chooses the next cell: an Optuna study that is asked and told by one process, the driver.
+"""The Optuna study of a sweep: it proposes cells, and samplers and pruners learn from it.
 
-Which cells are done is read from their runs. The study is what samplers and pruners learn from, and can be
-looked at with Optuna's own tools; where it lacks a finished cell, it is given it.
+One process uses it, the driver. It is no record of what is finished, which is read from the cells' runs; a
+finished cell that it lacks is added. Optuna's own tools can open its database.
 """
 
 import hashlib
@@ -19,81 +19,81 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import GridSampler
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.config.params import Params
 from pipeline.config.search_space import Range
-from pipeline.config.sweep_schema import SAMPLERS, SweepParams
+from pipeline.config.sweep_schema import SAMPLERS
 from pipeline.evaluation.objective import Objective
 from pipeline.runtime import logs
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
-from pipeline.sweep.cells import Cell
+from pipeline.sweep.cells import Cell, shuffled
 from pipeline.tracking.trials import CellRun
 
-DatabaseError = optuna.exceptions.StorageInternalError  # what a study raises where its database fails
-DRAWS = 100  # of a sampler, before it is taken to have no cell left that it has not drawn
-# A cell is compared with the finished ones once there are so many. With two, a winner was lost that was four
-# points better (48 cells of 8 epochs on photos); each more is trained in full.
+DatabaseError = optuna.exceptions.StorageInternalError  # raised by a study whose database fails
+MOST_DRAWS = 100  # draws of a known cell in a row after which a sampler counts as exhausted
+# Finished cells before a pruner compares. With two, the winner was pruned once though it was four points
+# better (48 cells of 8 epochs on photos); each cell more is trained in full.
 WARM_UP_CELLS = 4
+
+_Space = Mapping[str, tuple[Any, ...] | Range]
 
 
 class Study:
-    """Proposes cells, none twice.
+    """Proposes cells, each once.
 
     Args:
-        name: the study's.
-        sweep: the `sweep` section: space, sampler, pruner, metric.
-        seed: of the sampler.
-        epochs: the most that any cell is trained.
-        storage: URL of Optuna's database.
-        done: the finished cells.
-        history: gives a run's values of the objective after each epoch; asked only where a pruner wants it.
+        name: Of the study.
+        params: Those of the sweep.
+        storage: The URL of Optuna's database.
+        done: The finished cells.
+        history: Returns a run's values of the objective after each epoch; called only with a pruner.
 
     Raises:
-        UserError: the database cannot be used.
+        UserError: The database cannot be used.
     """
 
     def __init__(
         self,
         name: str,
-        sweep: SweepParams,
-        seed: int,
-        epochs: int,
+        params: Params,
         storage: str,
         done: Sequence[CellRun],
         history: Callable[[str], Sequence[float]],
     ):
         logs.silence("optuna")
-        # of samplers that may change with Optuna's version, which is pinned
+        # Some samplers are experimental: they may change with Optuna's version, which is pinned.
         logs.ignore(optuna.exceptions.ExperimentalWarning)
-        self._sweep, self._seed, self._history = sweep, seed, history
-        self._objective = Objective(sweep.metric)
-        self._space = {key: _distribution(values) for key, values in sweep.grid.values().items()}
+        self._params, self._sweep, self._history = params, params.sweep, history
+        self._objective = Objective(self._sweep.metric)
+        self._values = self._sweep.grid.values()
+        self._space = {key: _distribution(values) for key, values in self._values.items()}
         self._trials: dict[str, optuna.Trial] = {}
         self._study = _open(
             f"{name}/{_digest(self._space, self._objective)}",
             storage,
-            _pruner(sweep.pruner, epochs),
-            self._objective.direction,
+            _pruner(self._sweep.pruner, params.most_epochs),
+            self._objective,
         )
-        self.sync_with_runs(done)
-        self._proposals = iter(_grid(sweep, seed)) if sweep.sampler == "grid" else None
+        self._sync_with_runs(done)
+        grid = self._sweep.sampler == "grid"
+        self._proposals = iter(shuffled(self._sweep.grid, params.seed)) if grid else None
 
     def ask(self, known: Callable[[Cell], bool]) -> Cell | None:
-        """The next cell; None where there are no more.
+        """Return the next cell, or None if there is none.
 
         Args:
-            known: whether a cell is done, running, or will be gone on with.
+            known: Whether a cell is finished, running or waiting.
         """
         if self._proposals is not None:
             cell = next((cell for cell in self._proposals if not known(cell)), None)
             return cell and self.enqueue(cell)
-        for _ in range(DRAWS):
+        for _ in range(MOST_DRAWS):
             number = len(self._study.get_trials(deepcopy=False))
-            # A sampler for each trial: one that is made anew when a sweep goes on would draw the same again.
-            state = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+            # A sampler per trial: one per process would repeat its draws when a sweep is resumed.
+            state = int(np.random.SeedSequence([self._params.seed, number]).generate_state(1)[0])
             self._study.sampler = getattr(optuna.samplers, SAMPLERS[self._sweep.sampler])(seed=state)
             trial = self._study.ask(self._space)
             cell = Cell(trial.params)
@@ -104,132 +104,112 @@ class Study:
         return None
 
     def enqueue(self, cell: Cell) -> Cell:
-        """Begin a trial of a given cell: one of the grid, or one that was broken off before."""
+        """Start a trial of a given cell, if it has the study's parameters; returns the cell."""
         if set(cell.values) == set(self._space):
             self._study.enqueue_trial(dict(cell.values))
             self._trials[cell.key] = self._study.ask(self._space)
         return cell
 
     def report(self, cell: Cell, epoch: int, value: float) -> None:
-        """Tell what a cell came to after an epoch, counted from 1; what was told before does not count."""
+        """Report a cell's value of the objective after an epoch, from 1; an epoch counts once."""
         if (trial := self._trials.get(cell.key)) and self._sweep.pruner != "none":
             trial.report(value, epoch)
 
     def prunes(self, cell: Cell) -> bool:
-        """Whether a cell has fallen so far behind that it ends here."""
+        """Whether the pruner ends a cell now."""
         trial = self._trials.get(cell.key)
-        return bool(trial) and trial.should_prune()
+        return trial is not None and trial.should_prune()
 
     def tell(self, cell: Cell, run_id: str, value: float | None, pruned: bool = False) -> None:
-        """Say what a cell came to: its score, or None where it failed or was broken off."""
+        """End a cell's trial.
+
+        Args:
+            cell: The cell.
+            run_id: Its run.
+            value: Of the objective; None if the cell failed or was interrupted.
+            pruned: Whether the pruner ended it.
+        """
         trial = self._trials.pop(cell.key, None)
         if trial is None:
             return
         with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another driver has ended it
-            self._tell(trial, run_id, value, pruned)
-
-    def _tell(self, trial: optuna.Trial, run_id: str, value: float | None, pruned: bool) -> None:
-        trial.set_user_attr("run_id", run_id)
-        if pruned:
-            self._study.tell(trial, state=TrialState.PRUNED)
-        elif value is None or not math.isfinite(value):  # Optuna completes no trial with such a value
-            self._study.tell(trial, state=TrialState.FAIL)
-        else:
-            self._study.tell(trial, value)
+            trial.set_user_attr("run_id", run_id)
+            if pruned:
+                self._study.tell(trial, state=TrialState.PRUNED)
+            elif value is None or not math.isfinite(value):  # Optuna completes no trial with such a value
+                self._study.tell(trial, state=TrialState.FAIL)
+            else:
+                self._study.tell(trial, value)
 
     def close(self) -> None:
-        """Give back what was asked for and is not done."""
+        """End the trials of cells that are not finished."""
         for trial in self._trials.values():
             self._study.tell(trial, state=TrialState.FAIL)
         self._trials = {}
 
-    def sync_with_runs(self, done: Sequence[CellRun]) -> None:
-        """Enter finished cells that the study lacks, and end trials whose driver was killed."""
+    def _sync_with_runs(self, done: Sequence[CellRun]) -> None:
+        """Add finished cells that the study lacks, and end trials whose driver was killed."""
         for _ in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self._study.ask()  # enqueued by a driver that was killed before it began it
-        there = set()
+            self._study.ask()  # a trial that a killed driver enqueued and did not start
+        recorded = set()
         for trial in self._study.get_trials(deepcopy=False):
-            there.add(trial.user_attrs.get("run_id"))
+            recorded.add(trial.user_attrs.get("run_id"))
             if not trial.state.is_finished():
                 self._study.tell(trial.number, state=TrialState.FAIL)
         for run in done:
-            if run.run_id in there or not _contains(self._space, run.values):
+            value = self._objective.of_report(run.result.scores)
+            if run.run_id in recorded or not _contains(self._values, run.values) or not math.isfinite(value):
                 continue
-            value = self._objective.of_report(run.trial.scores)
-            if not math.isfinite(value):
-                continue
-            values = self._history(run.run_id) if self._sweep.pruner != "none" else []
+            history = self._history(run.run_id) if self._sweep.pruner != "none" else []
             self._study.add_trial(
                 optuna.trial.create_trial(
                     params=dict(run.values),
                     distributions=self._space,
                     value=value,
-                    state=TrialState.PRUNED if run.trial.pruned else TrialState.COMPLETE,
+                    state=TrialState.PRUNED if run.result.pruned else TrialState.COMPLETE,
                     user_attrs={"run_id": run.run_id},
-                    intermediate_values=dict(enumerate(values, start=1)),
+                    intermediate_values=dict(enumerate(history, start=1)),
                 )
             )
 
 
-def _open(name: str, storage: str, pruner: optuna.pruners.BasePruner, direction: str) -> optuna.Study:
+def _open(name: str, storage: str, pruner: optuna.pruners.BasePruner, objective: Objective) -> optuna.Study:
     try:
         return optuna.create_study(
             study_name=name,
             storage=optuna.storages.RDBStorage(storage),
-            direction=direction,
+            direction=objective.direction,
             pruner=pruner,
             load_if_exists=True,
         )
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
         raise UserError(
             f"sweep.storage: the study's database {without_password(storage)} cannot be used: "
-            f"{str(error).splitlines()[0]}; fix it, or name another: what is done is read from the runs"
+            f"{str(error).splitlines()[0]}; fix it, or set another: finished cells are read from the runs"
         ) from None
 
 
-def _distribution(values: tuple | Range) -> BaseDistribution:
+def _distribution(values: tuple[Any, ...] | Range) -> BaseDistribution:
     if not isinstance(values, Range):
         return CategoricalDistribution(values)
-    kind = IntDistribution if isinstance(values.low, int) else FloatDistribution
-    return kind(values.low, values.high, log=values.log)
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return IntDistribution(values.low, values.high, log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _contains(space: _Space, values: Mapping[str, Any]) -> bool:
+    """Whether a study of a space can have a trial of these values."""
+    return set(space) == set(values) and all(
+        allowed.low <= values[key] <= allowed.high if isinstance(allowed, Range) else values[key] in allowed
+        for key, allowed in space.items()
+    )
 
 
 def _digest(space: Mapping[str, BaseDistribution], objective: Objective) -> str:
-    """Names a space and an objective: within a study Optuna refuses other values and another direction."""
+    """A digest of a space and an objective: Optuna refuses to change either within a study."""
     texts = {key: optuna.distributions.distribution_to_json(value) for key, value in space.items()}
     texts["objective"] = objective.name
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _contains(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> bool:
-    if set(space) != set(values):
-        return False
-    for key, distribution in space.items():
-        try:
-            if not distribution._contains(distribution.to_internal_repr(values[key])):
-                return False
-        except ValueError:  # a category that is not there
-            return False
-    return True
-
-
-def _grid(sweep: SweepParams, seed: int) -> list[Cell]:
-    """Every cell of a grid, in the order in which Optuna's GridSampler proposes them.
-
-    It gives the N-th trial of a study the N-th cell as long as no trial came before, whatever became of the
-    others; after that it may give a cell again that is still running, and it knows a list of values by its
-    whole, so that one that was extended is new to it. So it is asked for all cells at once, each by its
-    number and in no study (whose every trial would take longer than the one before), and what is done is left
-    out by whoever asks.
-    """
-    space = {key: CategoricalDistribution(values) for key, values in sweep.grid.values().items()}
-    sampler = GridSampler({key: list(one.choices) for key, one in space.items()}, seed=seed)
-
-    def values(number: int) -> dict[str, Any]:
-        trial = optuna.trial.create_trial(value=0.0, system_attrs={"grid_id": number})
-        return {key: sampler.sample_independent(None, trial, key, one) for key, one in space.items()}
-
-    return [Cell(values(number)) for number in range(math.prod(len(one.choices) for one in space.values()))]
 
 
 def _pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:

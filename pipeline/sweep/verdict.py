@@ -1,8 +1,8 @@
-"""Whether a sweep's winner is better than the others, as far as its images can tell: verdict.json.
+"""Which cells are not significantly worse than a sweep's winner: verdict.json.
 
-The winner's answers to the validation images are compared with those of every other cell, each with its first
-seed, by the metric that ranks the cells: accuracy by McNemar's exact test, any other score by its bootstrap
-standard deviation (`comparison.tail`).
+The winner's predictions on the validation images are compared with those of every other cell, each with its
+first seed, by the metric that ranks the cells: accuracy by McNemar's exact test, any other score by a paired
+bootstrap (`comparison.tail`). P-values are corrected for all pairs of cells (`significance.corrected`).
 """
 
 import json
@@ -25,11 +25,13 @@ from pipeline.tracking.trials import CellRun
 
 FILE = "verdict.json"  # among the artifacts of a sweep's run
 ALPHA = 0.05  # significance level, over all pairs of cells
-_READERS = 8  # files fetched at once: from a server, each takes some round trips
+_READERS = 8  # predictions fetched at once: from a server, each takes some round trips
 _MOST_NAMED = 3
 
+Verdict = dict[str, Any]
 
-def of(ranked: Ranking) -> dict:
+
+def of(ranked: Ranking) -> Verdict:
     """Compare the winner with every other cell.
 
     The predictions of a cell are not read if the numbers of correct predictions alone make the difference
@@ -44,40 +46,25 @@ def of(ranked: Ranking) -> dict:
         with a `corrected_p_value` above `alpha`, and those with a better score than the winner, which occur
         where the mean over seeds ranks. `p_value` is uncorrected.
     """
-    ranking, images, metric = ranked.cells, ranked.images, ranked.objective.name
-    winner, *others = ranking
-    by_accuracy = metric == "accuracy"
-    right = {run.run_id: round(run.trial.scores["accuracy"] * images) for run in ranking}
-
-    def told(p_value: float, run: CellRun) -> bool:
-        """Whether the winner is better than a cell."""
-        significant = significance.corrected(p_value, len(ranking)) <= ALPHA
-        scores = (one.trial.scores[metric] for one in (winner, run))
-        return significant and ranked.objective.better_than(*scores)
-
-    def is_clear(run: CellRun) -> bool:
-        """Whether the numbers of right answers alone tell, whichever images these were."""
-        most = significance.largest_p_value(right[winner.run_id], right[run.run_id], images)
-        return by_accuracy and told(most, run)
-
-    unsure = [run for run in others if not is_clear(run)]
-    compared = _compared(ranked.objective, winner, unsure) if unsure else {}
-    comparable = [run for run in unsure if run.run_id in compared]
-    entries = []
-    for run in comparable:
-        p_value, *counts = compared[run.run_id]
-        if not told(p_value, run):
-            entries.append(_entry(run, p_value, len(ranking), *counts))
+    winner, *others = ranked.cells
+    images, metric, cells = ranked.images, ranked.objective.name, len(ranked.cells)
+    unclear = [run for run in others if not _differs_by_counts(ranked, run)]
+    compared = _compared(ranked.objective, winner, unclear) if unclear else {}
+    entries = [
+        _entry(run, cells, *compared[run.run_id])
+        for run in unclear
+        if run.run_id in compared and not _is_worse(ranked, run, compared[run.run_id][0])
+    ]
     return {
         "metric": metric,
         "direction": ranked.objective.direction,
         "method": _method(metric),
         "alpha": ALPHA,
         "winner": {"run_id": winner.run_id, "name": Cell(winner.values).name},
-        "accuracy": winner.trial.scores["accuracy"],
+        "accuracy": winner.result.scores["accuracy"],
         "interval": leaderboard.accuracy_interval([winner], images),
-        "compared": len(others) - len(unsure) + len(comparable),
-        "cells": len(ranking),
+        "compared": len(others) - len(unclear) + len(compared),
+        "cells": cells,
         "images": images,
         "not_significantly_worse": entries,
         "ranked_by_mean": ranked.by_mean,
@@ -85,38 +72,43 @@ def of(ranked: Ranking) -> dict:
     }
 
 
-def as_json(verdict: Mapping[str, Any]) -> bytes:
-    """The file's content."""
+def as_json(verdict: Verdict) -> bytes:
+    """The content of verdict.json."""
     return (json.dumps(verdict, indent=2) + "\n").encode()
 
 
-def read(sweep_run_id: str) -> dict | None:
-    """The verdict on a sweep; None where it has none."""
+def stored(sweep_run_id: str) -> Verdict | None:
+    """The verdict that is stored with a sweep's run; None if it is missing."""
     if FILE not in artifacts.names(sweep_run_id, ""):
         return None
-    return json.loads(artifacts.read(sweep_run_id, FILE))
+    found: Verdict = json.loads(artifacts.read(sweep_run_id, FILE))
+    return found
 
 
-def fitting(sweep_run_id: str, ranked: Ranking) -> dict | None:
-    """The verdict on a ranking: the stored one, or made here where that is of another ranking."""
-    found = read(sweep_run_id)
-    if not (ranked.cells and ranked.images):
+def fitting(sweep_run_id: str, ranked: Ranking) -> Verdict | None:
+    """The verdict on a ranking: the stored one, or a new one if that is of another ranking.
+
+    Returns:
+        None if no cell is finished, or the number of images is unknown.
+    """
+    found = stored(sweep_run_id)
+    if not (ranked.winner and ranked.images):
         return None
-    again = [[one.cell.run_id, list(one.seeds)] for one in ranked.finalists]
+    repeats = [[one.cell.run_id, list(one.seeds)] for one in ranked.finalists]
     if (
         found
         and "method" in found  # of this version
         and found["winner"]["run_id"] == ranked.winner.run_id
         and found["metric"] == ranked.objective.name
         and found["cells"] == len(ranked.cells)
-        and [[one["run_id"], one["seeds"]] for one in found["finalists"]] == again
+        and [[one["run_id"], one["seeds"]] for one in found["finalists"]] == repeats
     ):
         return found
     return of(ranked)
 
 
 def lines(verdict: Mapping[str, Any]) -> list[str]:
-    """The verdict in words, for people; the winner is `it`."""
+    """The verdict in words."""
     low, high = verdict["interval"]
     found = [
         f"accuracy of the best: {verdict['accuracy']:.4f} on {verdict['images']:,} validation images "
@@ -127,20 +119,26 @@ def lines(verdict: Mapping[str, Any]) -> list[str]:
         others = "1 other is" if len(similar) == 1 else f"{len(similar):,} others are"
         found.append(f"{others} not significantly worse ({method}): {few(similar, _MOST_NAMED)}")
     elif verdict["compared"]:
-        found.append(f"every other cell is significantly worse ({method})")
+        missing = verdict["cells"] - 1 - verdict["compared"]
+        others = f"each of the {verdict['compared']:,} cells compared" if missing else "every other cell"
+        found.append(f"{others} is significantly worse ({method})")
     if verdict["ranked_by_mean"]:
         (best,) = (one for one in verdict["finalists"] if one["run_id"] == verdict["winner"]["run_id"])
         found.append(
             f"the {len(verdict['finalists'])} finalists are ranked by their means over fresh seeds "
-            f"{', '.join(map(str, best['seeds']))}; its is {with_spread(best['mean'], best['spread'])}"
+            f"{', '.join(map(str, best['seeds']))}; the best has {with_spread(best['mean'], best['spread'])}"
         )
     elif verdict["finalists"]:
-        found.append("one seed alone ranks the finalists until all have been trained with the same ones")
+        found.append("the first seed ranks the finalists until all are retrained with the same fresh seeds")
     return found
 
 
 def with_spread(mean: float, spread: float | None) -> str:
-    """A mean over seeds with its standard deviation, where there is one: `0.8100 ± 0.0123`."""
+    """A mean over seeds, with its standard deviation if known.
+
+    >>> with_spread(0.81, 0.0123), with_spread(0.81, None)
+    ('0.8100 ± 0.0123', '0.8100')
+    """
     return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
 
 
@@ -154,7 +152,23 @@ def _method(metric: str) -> str:
     return f"{test}, alpha = {ALPHA}, Bonferroni over all pairs"
 
 
-def _entry(run: CellRun, p_value: float, cells: int, only_winner: int, only_other: int) -> dict:
+def _is_worse(ranked: Ranking, run: CellRun, p_value: float) -> bool:
+    """Whether a cell is worse than the winner, and significantly so."""
+    metric = ranked.objective.name
+    scores = (one.result.scores[metric] for one in (ranked.cells[0], run))
+    is_significant = significance.corrected(p_value, len(ranked.cells)) <= ALPHA
+    return is_significant and ranked.objective.better_than(*scores)
+
+
+def _differs_by_counts(ranked: Ranking, run: CellRun) -> bool:
+    """Whether a cell is significantly worse whichever images it and the winner predict correctly."""
+    if ranked.objective.name != "accuracy":
+        return False
+    ours, theirs = (round(one.result.scores["accuracy"] * ranked.images) for one in (ranked.cells[0], run))
+    return _is_worse(ranked, run, significance.largest_p_value(ours, theirs, ranked.images))
+
+
+def _entry(run: CellRun, cells: int, p_value: float, only_winner: int, only_other: int) -> Verdict:
     return {
         "run_id": run.run_id,
         "name": Cell(run.values).name,
@@ -165,7 +179,7 @@ def _entry(run: CellRun, p_value: float, cells: int, only_winner: int, only_othe
     }
 
 
-def _finalist(finalist: Finalist, metric: str, images: int) -> dict:
+def _finalist(finalist: Finalist, metric: str, images: int) -> Verdict:
     return {
         "run_id": finalist.cell.run_id,
         "name": Cell(finalist.cell.values).name,
@@ -173,7 +187,7 @@ def _finalist(finalist: Finalist, metric: str, images: int) -> dict:
         "scores": finalist.scores(metric),
         "mean": finalist.mean(metric),
         "spread": finalist.spread(metric),
-        "first_score": finalist.cell.trial.scores[metric],
+        "first_score": finalist.cell.result.scores[metric],
         "interval": leaderboard.accuracy_interval(finalist.runs, images) if finalist.runs else None,
     }
 
@@ -181,32 +195,36 @@ def _finalist(finalist: Finalist, metric: str, images: int) -> dict:
 def _compared(
     objective: Objective, winner: CellRun, others: Sequence[CellRun]
 ) -> dict[str, tuple[float, int, int]]:
-    """By run id: the p-value, the images that only the winner has right, and those that only the other has.
+    """Compare the winner's predictions with those of other cells.
 
-    Without those whose predictions are gone, or are of images with other names.
+    Returns:
+        The p-value, the number of images that only the winner predicts correctly, and the number that only
+        the other cell does, by the other cell's run. Cells are left out whose predictions are missing, or of
+        images with other names.
     """
-    answers = _answers(winner)
-
-    def one(run: CellRun) -> tuple[str, tuple[float, int, int]] | None:
-        found = _answers(run)
-        found = found and found.in_order(answers.names)
-        if found is None:
-            return None
-        only_winner = int((answers.right & ~found.right).sum())
-        only_other = int((found.right & ~answers.right).sum())
-        if objective.name == "accuracy":
-            return run.run_id, (significance.mcnemar(only_winner, only_other), only_winner, only_other)
-        return run.run_id, (comparison.tail(objective, answers, found), only_winner, only_other)
-
-    if answers is None:
+    ours = _predictions(winner)
+    if ours is None:
         return {}
+
+    def compare(run: CellRun) -> tuple[str, tuple[float, int, int]] | None:
+        found = _predictions(run)
+        theirs = found and found.in_order(ours.names)
+        if theirs is None:
+            return None
+        only_ours = int((ours.right & ~theirs.right).sum())
+        only_theirs = int((theirs.right & ~ours.right).sum())
+        if objective.name == "accuracy":
+            p_value = significance.mcnemar(only_ours, only_theirs)
+        else:
+            p_value = comparison.tail(objective, ours, theirs)
+        return run.run_id, (p_value, only_ours, only_theirs)
+
     with ThreadPoolExecutor(_READERS) as readers:  # each keeps three numbers of what it has read
-        return dict(filter(None, readers.map(one, others)))
+        return dict(filter(None, readers.map(compare, others)))
 
 
-def _answers(run: CellRun) -> Predictions | None:
+def _predictions(run: CellRun) -> Predictions | None:
     try:
-        content = artifacts.read(run.run_id, f"report/{report.PREDICTIONS}")
+        return report.recorded_predictions(run.run_id)
     except UserError:
         return None
-    return report.read_predictions(content)

@@ -80,3 +80,14 @@ class CellRun:
             Trial.from_run(run) if finished else None,
             run.data.tags.get("reason", ""),
         )
+
+    @property
+    def result(self) -> Trial:
+        """The trial of a finished cell.
+
+        Raises:
+            ValueError: The cell is not finished.
+        """
+        if self.trial is None:
+            raise ValueError(f"run {self.run_id} has no trial: its status is {self.status}")
+        return self.trial
