@@ -17,7 +17,7 @@ from pipeline.dataset.prepare import Prepared
 from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
-from pipeline.tracking import STORE_ERRORS
+from pipeline.tracking import STORE_ERRORS, runs
 
 # What a run uses a split for, in MLflow's words.
 CONTEXTS = {split_names.TRAIN: "training", split_names.VALIDATION: "validation", split_names.TEST: "test"}
@@ -100,7 +100,7 @@ def log_dataset(prepared: Prepared, source: str, *used: str) -> None:
     chosen = used or (split_names.TRAIN,)
     mlflow.log_inputs(
         [
-            MetaDataset(
+            MetaDataset(  # type: ignore[abstract]  # MLflow's own class does not define `profile`
                 CodeDatasetSource({"source": source}),
                 name=name if split == split_names.TRAIN else f"{name}-{split}",
                 digest=prepared.digest[:16],  # MLflow takes up to 36 characters, and shows 8
@@ -134,8 +134,8 @@ def log_scores(run: Run, model_id: str | None, split: str, metrics: Mapping[str,
                 now,
                 step=0,
                 model_id=None if math.isnan(value) else model_id,
-                dataset_name=used and used.name,
-                dataset_digest=used and used.digest,
+                dataset_name=used.name if used else None,
+                dataset_digest=used.digest if used else None,
                 run_id=run.info.run_id,
             )
             for key, value in metrics.items()
@@ -145,7 +145,7 @@ def log_scores(run: Run, model_id: str | None, split: str, metrics: Mapping[str,
 
 def _dataset(run: Run, split: str) -> Dataset | None:
     """A run's data set of a split; None where it has none, as runs of earlier versions."""
-    for used in run.inputs.dataset_inputs:
+    for used in runs.dataset_inputs(run):
         if {tag.key: tag.value for tag in used.tags}.get(MLFLOW_DATASET_CONTEXT) == CONTEXTS[split]:
             return used.dataset
     return None
@@ -156,6 +156,6 @@ def log_prepared(prepared: Prepared, source: str) -> None:
     counts = {split: len(prepared.indices(split)) for split in CONTEXTS}
     log_dataset(prepared, source, *(split for split, count in counts.items() if count))
     counts = {f"images/{split}": count for split, count in counts.items()}
-    mlflow.log_metrics(counts | {"images/rejected": len(prepared.rejected)})
+    runs.log_metrics(counts | {"images/rejected": len(prepared.rejected)})
     files = ("metadata.json", "rejected.csv")
     log_files({name: (prepared.path / name).read_bytes() for name in files}, "data")

@@ -87,11 +87,11 @@ def look_up(uri: str) -> ModelDescription:
             f"{uri} cannot be found: {why}; `mlflow ui` shows the models with their versions and aliases"
         ) from error
     metadata = info.metadata or {}
-    if not {"classes", "data_digest"} <= set(metadata) or (size := _image_size(uri, info)) is None:
+    if not {"classes", "data_digest"} <= set(metadata) or (size := _image_size(uri, info, metadata)) is None:
         raise ForeignModel(
             f"{uri} was not made by this pipeline: it does not say its classes, its images and their size"
         )
-    run_id = _training_run(info)
+    run_id = _training_run(info, metadata)
     return ModelDescription(
         uri, tuple(metadata["classes"]), metadata["data_digest"], size, run_id, info.model_id, info.flavors
     )
@@ -103,12 +103,13 @@ def _has_description(uri: str) -> bool:
     return "MLmodel" in {file.path.rpartition("/")[2] for file in files}
 
 
-def _image_size(uri: str, info: ModelInfo) -> int | None:
+def _image_size(uri: str, info: ModelInfo, metadata: Mapping[str, Any]) -> int | None:
     """What `register` wrote to a model's metadata; a training's model has it in its signature."""
-    if "image_size" in info.metadata:
-        return info.metadata["image_size"]
+    size: int | None = metadata.get("image_size")
+    if size is not None:
+        return size
     inputs = info.signature.inputs.inputs if info.signature and info.signature.inputs else []
-    shape = getattr(inputs[0], "shape", ()) if inputs else ()
+    shape: tuple[int, ...] = getattr(inputs[0], "shape", ()) if inputs else ()
     return shape[1] if len(shape) == 4 else _size_of_network(uri, info)
 
 
@@ -122,12 +123,13 @@ def _size_of_network(uri: str, info: ModelInfo) -> int | None:
         return None
     with zipfile.ZipFile(network) as archive:
         layers = json.loads(archive.read("config.json"))["config"]["layers"]
-    return layers[0]["config"]["batch_shape"][1]
+    size: int = layers[0]["config"]["batch_shape"][1]
+    return size
 
 
-def _training_run(info: ModelInfo) -> str | None:
+def _training_run(info: ModelInfo, metadata: Mapping[str, Any]) -> str | None:
     """The run that trained a model. Those that were registered earlier name `register`'s run in its place."""
-    if info.run_id is None or "tensorflow" in info.flavors or "image_size" in info.metadata:
+    if info.run_id is None or "tensorflow" in info.flavors or "image_size" in metadata:
         return info.run_id
     return runs.get(info.run_id).data.tags.get("registered_run_id", info.run_id)
 
@@ -154,11 +156,12 @@ def of_run(run_id: str) -> str:
         UserError: There is no such run, or it has no model.
     """
     run = runs.get(run_id)
-    if not run.outputs or not run.outputs.model_outputs:
+    model_ids = runs.model_ids(run)
+    if not model_ids:
         raise UserError(
             f"run {run_id} ({run.info.run_name}) has no model; allowed: a run of `train`, or a sweep's cell"
         )
-    return f"models:/{run.outputs.model_outputs[-1].model_id}"
+    return f"models:/{model_ids[-1]}"
 
 
 def differing(classes: Sequence[str], others: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
 from pipeline.dataset.prepare import Prepared
 from pipeline.sources import sample, split_names
-from pipeline.tracking import artifacts, catalog
+from pipeline.tracking import artifacts, catalog, runs
 from served_image_classifier import classifier, inputs
 
 NAME = "model"
@@ -62,7 +62,7 @@ def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[st
     client = MlflowClient()
     run = client.get_run(run_id)
     logged = _whole_one(client, run) or _save(client, run, model, prepared)
-    if logged.model_id not in {output.model_id for output in run.outputs.model_outputs}:
+    if logged.model_id not in runs.model_ids(run):
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     missing = {key: value for key, value in metrics.items() if key not in run.data.metrics}
     if missing:
@@ -145,7 +145,9 @@ def log_served(run_id: str, model: Loaded) -> str:
         The logged model's URI.
     """
     client = MlflowClient()
-    trained = client.get_logged_model(model.model_id)
+    trained = client.get_logged_model(model.model_id) if model.model_id else None
+    if trained is None or trained.source_run_id is None:
+        raise ValueError("only a model that a run logged can be served")
     experiment_id = client.get_run(run_id).info.experiment_id
     logged = _create(client, experiment_id, SERVED_NAME, client.get_run(trained.source_run_id))
     with tempfile.TemporaryDirectory() as temporary:
@@ -167,7 +169,7 @@ def log_served(run_id: str, model: Loaded) -> str:
             },
         )
         client.log_model_artifacts(logged.model_id, str(folder))
-    client.log_batch(run_id, [_of_model(metric, logged.model_id, run_id) for metric in trained.metrics])
+    client.log_batch(run_id, [_of_model(metric, logged.model_id, run_id) for metric in trained.metrics or ()])
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY).model_uri
 
 

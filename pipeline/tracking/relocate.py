@@ -85,11 +85,12 @@ def _connect(database: Path) -> sqlite3.Connection:
 
 def _elsewhere(store: sqlite3.Connection, database: Path) -> dict[str, bool]:
     """The recorded folders of artifacts that are beside the store now, or nowhere; whether they are gone."""
-    here, found = (database.parent / _ROOT).resolve(), {}
+    here = (database.parent / _ROOT).resolve()
+    found: dict[str, bool] = {}
     for recorded, tail in _recorded(store):
         root = recorded.removesuffix(f"/{tail}")
         folder = _path(root)
-        if root == recorded or folder in (None, here):
+        if root == recorded or folder is None or folder == here:
             continue
         is_gone = not (folder / tail).exists()
         if (here / tail).exists():

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunTag
+from mlflow.entities import DatasetInput, Run, RunTag
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
@@ -46,7 +46,7 @@ def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
     active = mlflow.start_run(run_name=None if typed else name, nested=mlflow.active_run() is not None)
     with _closed():
         mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in known})
-        mlflow.set_tags(tags)
+        mlflow.set_tags(dict(tags))
         if given:
             _hide_credentials(given)
         yield active.info.run_id
@@ -146,7 +146,7 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None, run_id: s
 def set_tags(tags: Mapping[str, str], run_id: str | None = None) -> None:
     """Set tags on the open run, or another."""
     if run_id is None:
-        mlflow.set_tags(tags)
+        mlflow.set_tags(dict(tags))
     else:
         MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
@@ -168,6 +168,16 @@ def get(run_id: str) -> Run:
         raise UserError(
             f"no run {run_id!r} in {shown()}: {first_line(error)}; `mlflow ui` shows the runs with their ids"
         ) from None
+
+
+def model_ids(run: Run) -> list[str]:
+    """The ids of the models that a run has logged, oldest first."""
+    return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+
+
+def dataset_inputs(run: Run) -> list[DatasetInput]:
+    """The data sets that a run has logged, with their contexts."""
+    return run.inputs.dataset_inputs if run.inputs else []
 
 
 def params_of(run_id: str, params: Params) -> Params:

@@ -62,7 +62,7 @@ def connect(logs_models: bool = False) -> None:
         raise UserError(f"the tracking store {shown(uri)} cannot be used: {first_line(error)}") from None
     experiment = _checked_experiment()
     if uri.startswith("sqlite:////"):
-        relocate.check(Path(make_url(uri).database))
+        relocate.check(Path(make_url(uri).database or ""))
     # For what this process starts; a run of `mlflow run` may be in another one than the shell names.
     MLFLOW_EXPERIMENT_NAME.unset()
     MLFLOW_EXPERIMENT_ID.set(experiment)
@@ -125,7 +125,7 @@ def experiment_id() -> str:
     """
     if run_id := MLFLOW_RUN_ID.get():
         return MlflowClient().get_run(run_id).info.experiment_id
-    return _get_experiment_id()
+    return _get_experiment_id()  # type: ignore[return-value]  # never None: the default has an id
 
 
 def _quiet() -> None:
@@ -179,14 +179,14 @@ def _absolute(uri: str) -> str:
         return uri
     folder, run_id = Path.cwd(), MLFLOW_RUN_ID.get()
     if run_id:
-        folders = [folder, *_folders_of_callers()]
-        folder = next((one for one in folders if _has_run(one / path, run_id)), None)
-        if folder is None:
+        folders = [one for one in (folder, *_folders_of_callers()) if _has_run(one / path, run_id)]
+        if not folders:
             raise UserError(
                 f"MLFLOW_TRACKING_URI={uri} is a relative path, and run {run_id}, made by `mlflow run`, is "
                 f"not in {Path.cwd() / path}: `mlflow run` was started in another folder; give the absolute "
                 f"path, as in MLFLOW_TRACKING_URI=sqlite:////folder/{Path(path).name}"
             )
+        folder = folders[0]
     return url.set(database=str((folder / path).resolve())).render_as_string(hide_password=False)
 
 

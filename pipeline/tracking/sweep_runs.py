@@ -119,7 +119,7 @@ class Sweep:
         """
         for step in (CELL, FINALIST):
             for run in self._group_runs(step)[1]:
-                if not (run.data.params or run.data.metrics or run.outputs.model_outputs):
+                if not (run.data.params or run.data.metrics or runs.model_ids(run)):
                     MlflowClient().delete_run(run.info.run_id)
 
     def _group_runs(self, step: str) -> tuple[list[Run], list[Run]]:
@@ -143,8 +143,9 @@ class Sweep:
         # who and what started it; MLflow's fluent calls would add this, and end the run with this process
         origin = {key: without_password(self.tags[key]) for key in ORIGIN if key in self.tags}
         nested = {"study": self.study, "mlflow.parentRunId": self.run_id}
-        run = MlflowClient().create_run(self.experiment_id, tags=origin | nested | tags, run_name=name)
-        return run.info.run_id
+        run = MlflowClient().create_run(self.experiment_id, tags={**origin, **nested, **tags}, run_name=name)
+        run_id: str = run.info.run_id
+        return run_id
 
 
 def sweeps(data_digest: str | None = None) -> list[Sweep]:
@@ -199,7 +200,7 @@ def test_run_id_of(run_id: str) -> str | None:
 
 
 def _digests(run: Run) -> set[str]:
-    return {used.dataset.digest for used in run.inputs.dataset_inputs}
+    return {used.dataset.digest for used in runs.dataset_inputs(run)}
 
 
 def history(run_id: str, key: str) -> list[float]:
@@ -231,7 +232,8 @@ def interrupt(run_id: str) -> None:
 
 
 def _search(experiment_id: str, condition: str) -> list[Run]:
-    client, found, token = MlflowClient(), [], None
+    client, token = MlflowClient(), None
+    found: list[Run] = []
     while True:
         page = client.search_runs(
             [experiment_id],
