@@ -92,13 +92,13 @@ def tail(objective: Objective, first: Predictions, second: Predictions, seed: in
     Returns:
         0 to 1; 1 where a score is not finite, or where the answers do not hold what the objective needs.
     """
-    scorers = [_scorer_of(objective, answers) for answers in (first, second)]
-    if None in scorers:
+    score, other_score = (_scorer_of(objective, answers) for answers in (first, second))
+    if score is None or other_score is None:
         return 1.0
     everything = np.arange(len(first.labels))
-    difference = np.subtract(*(score(everything) for score in scorers))
-    rows = _resamples(first.labels, RESAMPLES_OF_A_DEVIATION, seed)
-    deviation = np.std([np.subtract(*(score(drawn) for score in scorers)) for drawn in rows], ddof=1)
+    difference = score(everything) - other_score(everything)
+    resamples = _resamples(first.labels, RESAMPLES_OF_A_DEVIATION, seed)
+    deviation = float(np.std([score(rows) - other_score(rows) for rows in resamples], ddof=1))
     if difference == 0 or not (math.isfinite(difference) and math.isfinite(deviation)):
         return 1.0
     return math.erfc(abs(difference) / deviation / math.sqrt(2)) if deviation else 0.0
@@ -135,9 +135,10 @@ def _scorer_of(objective: Objective, answers: Predictions) -> Callable[[np.ndarr
         return lambda rows: objective.measure(zeros[rows], answers.label_probabilities[rows, None])
     if objective.name in intervals.AVERAGES:
         return _average(objective, answers.labels, answers.answers, len(answers.classes))
-    if answers.probabilities is None:
+    probabilities = answers.probabilities
+    if probabilities is None:
         return None
-    return lambda rows: objective.measure(answers.labels[rows], answers.probabilities[rows])
+    return lambda rows: objective.measure(answers.labels[rows], probabilities[rows])
 
 
 def _scorer(

@@ -108,4 +108,5 @@ def averages(hits: np.ndarray, answered: np.ndarray, support: np.ndarray) -> np.
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, 0 where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    share: np.ndarray = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return share

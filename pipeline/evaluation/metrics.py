@@ -6,6 +6,7 @@ over a second and most commands end, or fail on a parameter, without it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Report:
     text: str
     own: Mapping[str, float] = field(default_factory=dict)
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """Returns what scikit-learn's `classification_report(output_dict=True)` does, with `roc_auc` added.
 
         A class whose name is one of that shape's own keys, such as `accuracy`, stands under its name with
@@ -65,7 +66,7 @@ class Report:
             "weighted avg": _row(self.precision, self.recall, self.f1, images),
             "roc_auc": self.roc_auc,
         }
-        rows: dict = {}
+        rows: dict[str, Any] = {}
         for name, row in self.per_class.items():
             key = name
             while key in summary or (key != name and key in self.per_class):
@@ -75,21 +76,21 @@ class Report:
 
     @classmethod
     def from_json(
-        cls, told: Mapping, classes: Sequence[str], confusion: np.ndarray, text: str, loss: float
+        cls, content: Mapping[str, Any], classes: Sequence[str], confusion: np.ndarray, text: str, loss: float
     ) -> "Report":
-        """The report that `as_json` told, but for scores of one's own; see the attributes."""
-        rows = list(told.values())[: len(classes)]  # by place: a class may be named `accuracy`
+        """The report that `as_json` returned, but for scores of one's own; see the attributes."""
+        rows = list(content.values())[: len(classes)]  # by place: a class may be named `accuracy`
         averages = {
-            f"{prefix}{name}": told[average][key]
+            f"{prefix}{name}": content[average][key]
             for prefix, average in (("", "weighted avg"), ("macro_", "macro avg"))
             for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score"))
         }
         return cls(
             tuple(classes),
-            told["accuracy"],
+            content["accuracy"],
             loss,
             **averages,
-            roc_auc=told["roc_auc"],
+            roc_auc=content["roc_auc"],
             confusion=confusion,
             per_class=dict(zip(classes, rows, strict=True)),
             text=text,

@@ -4,10 +4,14 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.evaluation import metrics
+
+if TYPE_CHECKING:
+    import pyarrow
 
 MOST_WHOLE = 50  # classes, up to which every probability is kept
 TOP = 5  # classes that are kept of each image where there are more
@@ -76,7 +80,8 @@ class Predictions:
     @property
     def right(self) -> np.ndarray:
         """(k,) bool, whether the answer is the label."""
-        return self.answers == self.labels
+        right: np.ndarray = self.answers == self.labels
+        return right
 
     @property
     def are_finite(self) -> bool:
@@ -107,7 +112,7 @@ class Predictions:
             "label": self._named(self.labels),
             "prediction": self._named(self.answers),
         }
-        if len(self.classes) <= MOST_WHOLE:
+        if self.probabilities is not None and len(self.classes) <= MOST_WHOLE:
             for name, values in zip(self.classes, self.probabilities.T, strict=True):
                 columns[_free(name, {*columns, *self.classes})] = values
         else:
@@ -141,7 +146,7 @@ class Predictions:
         of_top = np.column_stack([column.to_numpy() for column in pairs[1::2]])
         return cls(classes, names, labels, top, of_top, given.to_numpy(), None)
 
-    def _named(self, numbers: np.ndarray):
+    def _named(self, numbers: np.ndarray) -> "pyarrow.DictionaryArray":
         """Classes by number as a column of their names, each of which is kept once."""
         import pyarrow
 
@@ -166,7 +171,7 @@ def _ranked(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return top, of_top
 
 
-def _texts(texts: Sequence[str]):
+def _texts(texts: Sequence[str]) -> "pyarrow.Array":
     """A column of texts; of bytes where one of them has bytes that are not valid UTF-8."""
     import pyarrow
 
@@ -180,12 +185,12 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode(errors="surrogateescape")
 
 
-def _numbers(column, classes: Sequence[str]) -> np.ndarray:
+def _numbers(column: "pyarrow.ChunkedArray", classes: Sequence[str]) -> np.ndarray:
     """A column of classes' names as their numbers: (k,) int64."""
     encoded = column.unify_dictionaries().combine_chunks()
     numbers = {name: number for number, name in enumerate(classes)}
-    known = [numbers[_text(name)] for name in encoded.dictionary.to_pylist()]
-    return np.array(known, np.int64)[encoded.indices.to_numpy()]
+    class_numbers = np.array([numbers[_text(name)] for name in encoded.dictionary.to_pylist()], np.int64)
+    return np.asarray(class_numbers[encoded.indices.to_numpy()])
 
 
 def _free(name: str, taken: set[str]) -> str:

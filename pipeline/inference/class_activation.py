@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -57,12 +58,13 @@ def explain(
     batches = np.array_split(np.asarray(images), math.ceil(len(images) / _BATCH))
     probabilities = np.concatenate([_numpy(model(batch, training=False)) for batch in batches])
     chosen = np.argmax(probabilities, axis=1) if class_indices is None else np.asarray(class_indices)
-    if layer is None and _averaged_head(model):
-        method, mapped = CAM, class_activation_map
-    else:
-        method, mapped = GRAD_CAM, lambda *arguments: grad_cam(*arguments, layer)
-    split = np.array_split(chosen, len(batches))
-    maps = [mapped(model, batch, classes) for batch, classes in zip(batches, split, strict=True)]
+    method = CAM if layer is None and _averaged_head(model) else GRAD_CAM
+    maps = [
+        class_activation_map(model, batch, classes)
+        if method == CAM
+        else grad_cam(model, batch, classes, layer)
+        for batch, classes in zip(batches, np.array_split(chosen, len(batches)), strict=True)
+    ]
     return Explanation(normalize(np.concatenate(maps)), chosen.astype(np.int64), probabilities, method)
 
 
@@ -85,11 +87,12 @@ def class_activation_map(model: keras.Model, images: np.ndarray, class_indices: 
     if head is None:
         raise ValueError(f"{model.name} does not end in global average pooling and one dense softmax layer")
     pooling, classifier = head
-    seen = {}
-    with _watched(pooling, lambda inputs, _: seen.update(features=inputs)):
+    captured: dict[str, tf.Tensor] = {}
+    with _capture_outputs(pooling, lambda inputs, _: captured.update(features=inputs)):
         model(images, training=False)
     weights = _numpy(classifier.kernel)[:, class_indices]  # (channels, n)
-    return np.einsum("nijc,cn->nij", _numpy(seen["features"]), weights)
+    maps: np.ndarray = np.einsum("nijc,cn->nij", _numpy(captured["features"]), weights)
+    return maps
 
 
 def grad_cam(
@@ -114,20 +117,23 @@ def grad_cam(
         UserError: the model has no such layer, or none with a 4-D output.
     """
     chosen, last = _spatial_layer(model, layer), _leaves(model)[-1]
-    seen = {}
+    captured: dict[str, tf.Tensor] = {}
     with tf.GradientTape(watch_accessed_variables=False) as tape, ExitStack() as stack:
 
-        def keep(_, features: tf.Tensor) -> None:
+        def keep(_: tf.Tensor, features: tf.Tensor) -> None:
             tape.watch(features)
-            seen["features"] = features
+            captured["features"] = features
 
-        stack.enter_context(_watched(chosen, keep))
-        stack.enter_context(_watched(last, lambda *ends: seen.update(scores=_before_softmax(last, *ends))))
+        stack.enter_context(_capture_outputs(chosen, keep))
+        stack.enter_context(
+            _capture_outputs(last, lambda *ends: captured.update(scores=_before_softmax(last, *ends)))
+        )
         model(images, training=False)
-        scores = tf.gather(seen["scores"], class_indices, axis=1, batch_dims=1)  # (n,)
-    gradients = tape.gradient(scores, seen["features"], unconnected_gradients="zero")
+        scores = tf.gather(captured["scores"], class_indices, axis=1, batch_dims=1)  # (n,)
+    gradients = tape.gradient(scores, captured["features"], unconnected_gradients="zero")
     weights = _numpy(gradients).mean(axis=(1, 2))  # (n, channels)
-    return np.maximum(np.einsum("nijc,nc->nij", _numpy(seen["features"]), weights), 0)
+    maps: np.ndarray = np.einsum("nijc,nc->nij", _numpy(captured["features"]), weights)
+    return np.asarray(np.maximum(maps, 0))
 
 
 def normalize(maps: np.ndarray) -> np.ndarray:
@@ -138,7 +144,8 @@ def normalize(maps: np.ndarray) -> np.ndarray:
     """
     positive = np.maximum(maps, 0)
     highest = positive.max(axis=(1, 2), keepdims=True)  # (n, 1, 1)
-    return np.divide(positive, highest, out=np.zeros_like(positive), where=highest > 0)
+    normalized: np.ndarray = np.divide(positive, highest, out=np.zeros_like(positive), where=highest > 0)
+    return normalized
 
 
 def spatial_layers(model: keras.Model) -> list[layers.Layer]:
@@ -196,20 +203,20 @@ def _before_softmax(layer: layers.Layer, inputs: tf.Tensor, outputs: tf.Tensor) 
 
 
 @contextmanager
-def _watched(layer: layers.Layer, see: Callable[[tf.Tensor, tf.Tensor], object]) -> Iterator[None]:
-    """Show what goes into a layer and comes out of it whenever it is called.
+def _capture_outputs(layer: layers.Layer, see: Callable[[tf.Tensor, tf.Tensor], object]) -> Iterator[None]:
+    """Pass the inputs and outputs of each call of a layer to `see`.
 
     The tensors of a nested model belong to a graph of its own, which no model can be built through from the
-    outer one's inputs; so the layer's `call` is covered for a while.
+    outer one's inputs; so the layer's `call` is replaced for the duration.
     """
     call = layer.call
 
-    def seen(inputs, *arguments, **options):
+    def observed(inputs: tf.Tensor, *arguments: Any, **options: Any) -> tf.Tensor:
         outputs = call(inputs, *arguments, **options)
         see(inputs, outputs)
         return outputs
 
-    layer.call = seen
+    layer.call = observed
     try:
         yield
     finally:
@@ -218,4 +225,4 @@ def _watched(layer: layers.Layer, see: Callable[[tf.Tensor, tf.Tensor], object])
 
 def _numpy(tensor: object) -> np.ndarray:
     """As float32, also from a network of mixed precision."""
-    return keras.ops.convert_to_numpy(tensor).astype(np.float32)
+    return np.asarray(keras.ops.convert_to_numpy(tensor), np.float32)

@@ -29,9 +29,9 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
     found = report.recorded_predictions(run_id)
     wrong = found.mistakes()
     mistakes, uncertain, method = [], [], ""
-    if not missing:
+    if prepared is not None and not missing:
         missing = _unfit(found, prepared)
-    if not missing:
+    if prepared is not None and not missing:
         chosen = wrong[:COUNT], found.least_certain()[:COUNT]
         rows = np.concatenate(chosen)
         jpegs, method = _drawn(

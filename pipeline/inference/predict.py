@@ -56,7 +56,7 @@ def write(table: Path, images: Sequence[SourceImage], model: Loaded, shown: int)
             writer.writerow([*COLUMNS[:-1], *class_columns(model.classes, COLUMNS), COLUMNS[-1]])
             for index, image, answer in _answers(images, model):
                 name = images[index].name
-                if image is None:
+                if image is None or isinstance(answer, str):
                     predicted.unreadable += 1
                     writer.writerow([name, *[""] * (2 + len(model.classes)), answer])
                     continue
@@ -97,11 +97,12 @@ class _Progress(Bar):
 
     def __init__(self, total: int):
         super().__init__(total=total, desc="predict", disable=None)
-        self.all, self.so_far, self.told = total, 0, time.monotonic()
+        self.all, self.so_far, self.reported = total, 0, time.monotonic()
 
-    def update(self, count: int) -> None:
-        self.so_far += count
-        if self.disable and time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
-            self.told = time.monotonic()
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count `n` images more."""
+        self.so_far += int(n or 0)
+        if self.disable and time.monotonic() - self.reported > SECONDS_BETWEEN_LINES:
+            self.reported = time.monotonic()
             print(f"{self.so_far:,} of {self.all:,} images", file=sys.stderr, flush=True)
-        super().update(count)
+        return super().update(n)

@@ -79,7 +79,7 @@ def build(
 
 
 def _from_applications(
-    name: str, function: Callable, weights: str, input_shape: tuple[int, int, int]
+    name: str, function: Callable[..., keras.Model], weights: str, input_shape: tuple[int, int, int]
 ) -> keras.Model:
     build = functools.partial(function, include_top=False, input_shape=input_shape)
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"

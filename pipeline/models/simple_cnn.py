@@ -26,7 +26,7 @@ def build(params: ModelParams, input_shape: tuple[int, int, int], num_classes: i
     # One seed a layer: an initializer that is used twice would start both layers alike.
     seeds = iter(np.random.SeedSequence(seed).generate_state(len(FILTERS) + 3).tolist())
 
-    def weights() -> dict:
+    def weights() -> dict[str, keras.Initializer]:
         kernel = keras.initializers.get(
             {"class_name": params.kernel_initializer, "config": {"seed": next(seeds)}}
         )

@@ -8,7 +8,7 @@ stem, and no pooling behind it; a shortcut that shrinks averages before its 1x1 
 
 import keras
 import numpy as np
-from keras import layers
+from keras import KerasTensor, layers
 
 from pipeline.config.schema import ModelParams
 from pipeline.models import activations
@@ -31,7 +31,7 @@ def build(params: ModelParams, input_shape: tuple[int, int, int], num_classes: i
     """
     seeds = iter(np.random.SeedSequence(seed).generate_state(64).tolist())
 
-    def convolution(x, filters: int, size: int, stride: int = 1):
+    def convolution(x: KerasTensor, filters: int, size: int, stride: int = 1) -> KerasTensor:
         kernel = keras.initializers.get(
             {"class_name": params.kernel_initializer, "config": {"seed": next(seeds)}}
         )
@@ -39,12 +39,12 @@ def build(params: ModelParams, input_shape: tuple[int, int, int], num_classes: i
             filters, size, stride, padding="same", use_bias=False, kernel_initializer=kernel
         )(x)
 
-    def normalization(x):
+    def normalization(x: KerasTensor) -> KerasTensor:
         shift = keras.initializers.Constant(params.bias_initializer)
         # Keras's 0.99 would not have seen enough batches after a few short epochs
         return layers.BatchNormalization(momentum=0.9, beta_initializer=shift)(x)
 
-    def block(x, filters: int, stride: int):
+    def block(x: KerasTensor, filters: int, stride: int) -> KerasTensor:
         shortcut = x
         if stride > 1:
             shortcut = layers.AveragePooling2D(stride, padding="same")(shortcut)
