@@ -204,11 +204,15 @@ def test_other_classes_are_named_in_a_few_words(client, tmp_path):
     crown(client, "classes", uri, run_id, by_hand=False)
     decision = find("classes")
     assert not decision.takes
-    assert "(class 000, class 001, class 002, class 003 and 996 more in place of dog)" in decision.reason
+    assert (
+        "class mismatch: champion has class 000, class 001, class 002, class 003 and 996 more, "
+        "new model has dog; set another register.name"
+    ) in decision.reason
     assert len(decision.reason) < 300
 
 
 def test_classes_that_differ():
-    assert catalog.differing(("a", "b"), ("a", "c")) == "b in place of c"
-    assert catalog.differing(("a",), ("a", "c")) == "without c"
-    assert catalog.differing(("a", "b"), ("a",)) == "b besides"
+    assert catalog.class_mismatch(("a", "b"), ("a", "c")) == "class mismatch: model has b, data has c"
+    assert catalog.class_mismatch(("a",), ("a", "c")) == "class mismatch: only data has c"
+    assert catalog.class_mismatch(("a", "b"), ("a",)) == "class mismatch: only model has b"
+    assert catalog.class_mismatch(("a", "b"), ("b", "a")) == "class mismatch: the order differs"

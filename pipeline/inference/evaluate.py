@@ -31,7 +31,7 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
         split: `train`, `validation` or `test`.
 
     Raises:
-        UserError: the split has no images, or the model tells other classes apart.
+        UserError: the split has no images, or its classes are not the model's.
         ValueError: the images have another size.
     """
     data = LabelledImages.of(prepared, split)
@@ -41,9 +41,8 @@ def evaluate(model: models.Loaded, prepared: Prepared, split: str) -> Evaluation
         )
     if model.classes != prepared.classes:
         raise UserError(
-            "the model has other classes than the images "
-            f"({catalog.differing(model.classes, prepared.classes)}): name the data.source that it was "
-            "trained on, or another model"
+            f"{catalog.class_mismatch(model.classes, prepared.classes)}; set data.source to the images that "
+            "the model was trained on, or name another model"
         )
     if (size := model.network.input_shape[1]) != prepared.image_size:
         raise ValueError(f"the model takes images of {size} px, these have {prepared.image_size} px")

@@ -139,10 +139,10 @@ def find(
             return Decision(True, f"it is the {alias} already")
         return Decision(True, f"{title}, was made by hand of the same network; this one takes encoded images")
     if set(known.classes) != set(newcomer.classes):
+        mismatch = catalog.class_mismatch(known.classes, newcomer.classes, alias, "new model")
         return Decision(
             False,
-            f"{title}, has other classes ({catalog.differing(known.classes, newcomer.classes)}); set another "
-            "register.name",
+            f"{title}, cannot be compared: {mismatch}; set another register.name",
         )
     if isinstance(images, UserError):
         raise images
@@ -150,9 +150,7 @@ def find(
         print(f"{title}, takes images of {known.image_size} px, and is measured on these:", flush=True)
     theirs = images if known.image_size == images.image_size else prepare(known.image_size)
     if theirs.names != images.names or not np.array_equal(theirs.splits, images.splits):
-        raise UserError(
-            "the images of data.source changed while they were prepared; run the same command again"
-        )
+        raise UserError("the images of data.source changed while they were prepared; rerun the same command")
     return Contest(title, str(champion.version), known, theirs, newcomer, images)
 
 

@@ -164,16 +164,24 @@ def of_run(run_id: str) -> str:
     return f"models:/{model_ids[-1]}"
 
 
-def differing(classes: Sequence[str], others: Sequence[str]) -> str:
-    """How a model's classes differ from others, with a few names of each.
+def class_mismatch(
+    classes: Sequence[str], others: Sequence[str], name: str = "model", other: str = "data"
+) -> str:
+    """How a model's classes differ from others, for a message: a few classes that only one of them has.
 
-    >>> differing(("cat", "dog"), ("cat", "fox")), differing(("cat", "dog"), ("cat", "dog", "fox"))
-    ('dog in place of fox', 'without fox')
+    Args:
+        classes: Names in the order of the model's outputs.
+        others: Names to compare with.
+        name: What has `classes`.
+        other: What has `others`.
+
+    >>> class_mismatch(("cat", "dog"), ("cat", "fox"))
+    'class mismatch: model has dog, data has fox'
+    >>> class_mismatch(("cat", "dog"), ("cat", "dog", "fox"))
+    'class mismatch: only data has fox'
     """
-    only = [name for name in classes if name not in set(others)]
-    missing = [name for name in others if name not in set(classes)]
-    if only and missing:
-        return f"{few(only, _MOST_NAMED)} in place of {few(missing, _MOST_NAMED)}"
-    if only or missing:
-        return f"{few(only, _MOST_NAMED)} besides" if only else f"without {few(missing, _MOST_NAMED)}"
-    return "the same in another order"
+    extra = [one for one in classes if one not in set(others)]
+    missing = [one for one in others if one not in set(classes)]
+    sides = [f"{who} has {few(some, _MOST_NAMED)}" for who, some in ((name, extra), (other, missing)) if some]
+    only = "only " if len(sides) == 1 else ""
+    return f"class mismatch: {only}{', '.join(sides) or 'the order differs'}"
