@@ -48,7 +48,7 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
             for row, content in zip(rows, jpegs, strict=True)
         ]
         mistakes, uncertain = exhibits[: len(chosen[0])], exhibits[len(chosen[0]) :]
-    python, requirements = catalog.needs(catalog.of_run(run_id))
+    python, requirements = catalog.requirements_of(catalog.of_run(run_id))
     return Exhibits(
         mistakes, uncertain, len(wrong), len(found.labels), missing, method, python, tuple(requirements)
     )

@@ -47,4 +47,4 @@ def show(ranking: Ranking, prepared: Prepared, context: SweepContext, backend: B
     content = page.page(found)
     context.fence.check()
     artifacts.log_files({"report.html": content})
-    print(f"report: {artifacts.place_of(context.sweep.run_id, 'report.html')}")
+    print(f"report: {artifacts.location_of(context.sweep.run_id, 'report.html')}")

@@ -127,7 +127,7 @@ def _log_card(facts: "Facts", images: "Prepared | UserError", version: "ModelVer
     from pipeline.reports.card_facts import Registered
     from pipeline.tracking import artifacts, catalog, registry
 
-    python, requirements = catalog.needs(version.source or "")
+    python, requirements = catalog.requirements_of(version.source or "")
     registered = Registered(version.name, str(version.version), own_id, python, requirements)
     files = {model_card.CARD: model_card.render(facts, registered).encode()}
     if model_card.has_sheet(facts) and not isinstance(images, UserError):

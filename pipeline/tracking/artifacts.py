@@ -1,4 +1,4 @@
-"""A run's artifacts, files and data sets: log them, read them back."""
+"""A run's artifacts and data sets: log them, read them back."""
 
 import math
 import tempfile
@@ -19,12 +19,12 @@ from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
 from pipeline.tracking import STORE_ERRORS, runs
 
-# What a run uses a split for, in MLflow's words.
+# MLflow's name for the use of a split.
 CONTEXTS = {split_names.TRAIN: "training", split_names.VALIDATION: "validation", split_names.TEST: "test"}
 
 
 def log_files(files: Mapping[str, bytes], folder: str = "", run_id: str | None = None) -> None:
-    """Write files, by name, as artifacts of the open run, or another, under `folder`, in one call."""
+    """Log files, by name, as artifacts of the open run, or of `run_id`, under `folder`, in one call."""
     with tempfile.TemporaryDirectory() as temporary:
         for name, content in files.items():
             Path(temporary, name).write_bytes(content)
@@ -42,9 +42,9 @@ def upload(path: Path, folder: str) -> None:
 
 
 def download(run_id: str, folder: str, path: Path) -> None:
-    """Fetch a run's artifacts under `folder` into a folder that is there.
+    """Download a run's artifacts under `folder` into an existing folder.
 
-    They come by way of a folder in it, so that nothing is left elsewhere where this process is killed.
+    A temporary folder inside it holds them first, so that a killed process leaves nothing elsewhere.
     """
     client = MlflowClient()
     with tempfile.TemporaryDirectory(dir=path) as temporary:
@@ -53,25 +53,26 @@ def download(run_id: str, folder: str, path: Path) -> None:
 
 
 def read(run_id: str, path: str) -> bytes:
-    """What is in a file among a run's artifacts.
+    """The content of a run's artifact.
 
     Raises:
         UserError: the run has no such artifact.
+        StoreError: the store fails.
     """
     with tempfile.TemporaryDirectory() as temporary:
         try:
             return Path(MlflowClient().download_artifacts(run_id, path, temporary)).read_bytes()
         except (*STORE_ERRORS, OSError):
             folder, _, name = path.rpartition("/")
-            if name in names(run_id, folder):  # asked for only now, since it takes as long as the file
+            if name in names(run_id, folder):  # listed only now: it takes as long as the download
                 raise
             raise UserError(
-                f"run {run_id} has no artifact {path}: it is not finished, or it was deleted"
+                f"run {run_id} has no artifact {path}: the run is not finished, or the artifact was deleted"
             ) from None
 
 
-def place_of(run_id: str, path: str) -> str:
-    """Where a person finds an artifact: its file on this machine, or its name and its run."""
+def location_of(run_id: str, path: str) -> str:
+    """Where an artifact is, for a message: its file on this machine, or its name and its run."""
     uri = MlflowClient().get_run(run_id).info.artifact_uri
     scheme = uri.partition(":")[0]
     if scheme == "file" or "://" not in uri:
@@ -87,13 +88,13 @@ def names(run_id: str, folder: str) -> set[str]:
 def log_dataset(prepared: Prepared, source: str, *used: str) -> None:
     """Log splits of the prepared images as the open run's data sets, in one call to the store.
 
-    The training split has the source's name, another one `NAME-SPLIT`; the digest of all is the start of the
-    prepared images' own, which covers how they are split. `log_scores` finds a split by its context.
+    The training split has the source's name, another split `NAME-SPLIT`. All have the first 16 characters of
+    the prepared images' digest, which covers the splits too. `log_scores` finds a split by its context.
 
     Args:
         prepared: the images.
         source: `data.source`.
-        used: the splits; the training split where none is named.
+        used: the splits; none: the training split.
     """
     source = without_password(source)
     name = Path(source.partition("?")[0] if "://" in source else source).name or source
@@ -113,18 +114,18 @@ def log_dataset(prepared: Prepared, source: str, *used: str) -> None:
 
 
 def log_scores(run: Run, model_id: str | None, split: str, metrics: Mapping[str, float]) -> None:
-    """Log what a model scores on a split to a run, and to the model, linked to the split's data set.
+    """Log a model's scores on a split to a run and to the model, linked to the split's data set.
 
-    The run alone gets a score that is not a number: a model's metrics would have it as 0, the best loss.
+    A NaN goes to the run alone: MLflow would store it as 0, the best loss, among the model's metrics.
 
     Args:
-        run: one that has the split among its data sets.
+        run: that has the split among its data sets.
         model_id: of the logged model; None: the run alone gets the metrics.
-        split: that was predicted.
+        split: the predicted one.
         metrics: by name.
     """
     used, now = _dataset(run, split), int(time.time() * 1000)
-    # not mlflow.log_metrics: it enters the model among the run's inputs, which takes another call
+    # Not mlflow.log_metrics, which makes another call to add the model to the run's inputs.
     MlflowClient().log_batch(
         run.info.run_id,
         [
@@ -144,7 +145,7 @@ def log_scores(run: Run, model_id: str | None, split: str, metrics: Mapping[str,
 
 
 def _dataset(run: Run, split: str) -> Dataset | None:
-    """A run's data set of a split; None where it has none, as runs of earlier versions."""
+    """A run's data set of a split; None if missing, as in runs of earlier versions."""
     for used in runs.dataset_inputs(run):
         if {tag.key: tag.value for tag in used.tags}.get(MLFLOW_DATASET_CONTEXT) == CONTEXTS[split]:
             return used.dataset
@@ -152,7 +153,7 @@ def _dataset(run: Run, split: str) -> Dataset | None:
 
 
 def log_prepared(prepared: Prepared, source: str) -> None:
-    """Log the prepared images to the open run: dataset, counts, and the list of what was left out."""
+    """Log the prepared images to the open run: data sets, counts per split and rejected files."""
     counts = {split: len(prepared.indices(split)) for split in CONTEXTS}
     log_dataset(prepared, source, *(split for split, count in counts.items() if count))
     counts = {f"images/{split}": count for split, count in counts.items()}

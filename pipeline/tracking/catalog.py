@@ -1,6 +1,6 @@
-"""What the store says of a model before it is loaded: is it there, is it ours, what was it trained on.
+"""Descriptions of models, read from the store before a model is loaded.
 
-Nothing here imports Keras or TensorFlow: a step asks first, prepares its images, and only then loads.
+Nothing here imports Keras or TensorFlow: a step looks its model up, prepares the images, and then loads it.
 """
 
 import json
@@ -19,17 +19,17 @@ from pipeline.runtime.console import few
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import first_line, runs
 
-# What MLflow says where there is no such model, version, run or file; other codes are a failing store.
+# MLflow's error codes of a missing model, version, run or file; other codes are of a store that fails.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _MOST_NAMED = 4  # classes in a sentence
 
 
 class ModelNotFound(UserError):
-    """A model that is not in the store, or whose files are not."""
+    """The store has no such model, or not its files."""
 
 
 class ForeignModel(UserError):
-    """A model that this pipeline did not make."""
+    """This pipeline did not make the model."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class ModelDescription:
     """A model of this pipeline.
 
     Attributes:
-        uri: As it was asked for.
+        uri: As given to `look_up`.
         classes: Names in the order of the outputs.
         data_digest: Of the prepared images that it was trained on.
-        image_size: Side of the square that it takes, px.
-        run_id: The run that trained it; None where nobody knows.
+        image_size: Side of its square input images, px.
+        run_id: The run that trained it; None if the model does not say.
         model_id: Of the logged model.
-        flavors: MLflow's: what it can be loaded as, and with what.
+        flavors: MLflow's flavors, with the settings to load each.
     """
 
     uri: str
@@ -55,10 +55,10 @@ class ModelDescription:
     flavors: Mapping[str, Any] = field(default_factory=dict)
 
     def training(self) -> str:
-        """The run that trained it.
+        """The id of the run that trained it.
 
         Raises:
-            UserError: There is none, so that its images cannot be known.
+            UserError: The model does not name it, so its images cannot be found.
         """
         if self.run_id is None:
             raise UserError(f"{self.uri} does not say which run trained it; name another model")
@@ -66,14 +66,15 @@ class ModelDescription:
 
 
 def look_up(uri: str) -> ModelDescription:
-    """What a model's own description says.
+    """The description of a model, from its metadata.
 
     Args:
         uri: `models:/ID`, `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `runs:/RUN/model`.
 
     Raises:
         ModelNotFound: There is no such model.
-        ForeignModel: It is none of this pipeline.
+        ForeignModel: This pipeline did not make it.
+        StoreError: The store fails.
     """
     try:
         info = mlflow.models.get_model_info(uri)
@@ -82,14 +83,14 @@ def look_up(uri: str) -> ModelDescription:
         if getattr(error, "error_code", "") not in ABSENT:
             if _has_description(uri):
                 raise
-            why = "its files were deleted"  # of which a server says that the download failed
+            why = "its files were deleted"  # a server answers that the download failed
         raise ModelNotFound(
             f"{uri} cannot be found: {why}; `mlflow ui` shows the models with their versions and aliases"
         ) from error
     metadata = info.metadata or {}
     if not {"classes", "data_digest"} <= set(metadata) or (size := _image_size(uri, info, metadata)) is None:
         raise ForeignModel(
-            f"{uri} was not made by this pipeline: it does not say its classes, its images and their size"
+            f"{uri} was not made by this pipeline: its metadata has no classes, data_digest or image_size"
         )
     run_id = _training_run(info, metadata)
     return ModelDescription(
@@ -98,13 +99,17 @@ def look_up(uri: str) -> ModelDescription:
 
 
 def _has_description(uri: str) -> bool:
-    """Whether a model's file MLmodel is there; fails where the store does."""
+    """Whether a model's file MLmodel exists.
+
+    Raises:
+        StoreError: The store fails.
+    """
     files = mlflow.artifacts.list_artifacts(artifact_uri=uri)
     return "MLmodel" in {file.path.rpartition("/")[2] for file in files}
 
 
 def _image_size(uri: str, info: ModelInfo, metadata: Mapping[str, Any]) -> int | None:
-    """What `register` wrote to a model's metadata; a training's model has it in its signature."""
+    """The side of the input images, px: from the metadata of `register`, or the signature of a training."""
     size: int | None = metadata.get("image_size")
     if size is not None:
         return size
@@ -114,7 +119,7 @@ def _image_size(uri: str, info: ModelInfo, metadata: Mapping[str, Any]) -> int |
 
 
 def _size_of_network(uri: str, info: ModelInfo) -> int | None:
-    """What the network itself takes: models that were registered earlier say their size nowhere else."""
+    """The network's own input size, px; earlier registered models have it nowhere else."""
     data = info.flavors.get("python_function", {}).get("data")
     if data is None:
         return None
@@ -128,22 +133,31 @@ def _size_of_network(uri: str, info: ModelInfo) -> int | None:
 
 
 def _training_run(info: ModelInfo, metadata: Mapping[str, Any]) -> str | None:
-    """The run that trained a model. Those that were registered earlier name `register`'s run in its place."""
+    """The run that trained a model; earlier registered models name the run of `register` instead."""
     if info.run_id is None or "tensorflow" in info.flavors or "image_size" in metadata:
         return info.run_id
     return runs.get(info.run_id).data.tags.get("registered_run_id", info.run_id)
 
 
 def look_up_named(uri: str, key: str) -> ModelDescription:
-    """`look_up` for a model that a parameter names, which the error then names."""
+    """`look_up` for a model that a parameter names.
+
+    Args:
+        uri: The parameter's value.
+        key: The parameter, for the message.
+
+    Raises:
+        ModelNotFound: There is no such model.
+        ForeignModel: This pipeline did not make it.
+    """
     try:
         return look_up(uri)
     except (ModelNotFound, ForeignModel) as error:
         raise type(error)(f"{key}: {error}; name another model") from error
 
 
-def needs(uri: str) -> tuple[str, list[str]]:
-    """What a logged model was made with: the version of Python, and pinned packages as pip takes them."""
+def requirements_of(uri: str) -> tuple[str, list[str]]:
+    """What a logged model requires: the version of Python, and packages as `name==version`."""
     python = mlflow.models.get_model_info(uri).flavors["python_function"]["python_version"]
     logged = MlflowClient().get_logged_model(uri.removeprefix("models:/"))
     return python, mlflow.artifacts.load_text(f"{logged.artifact_location}/requirements.txt").split()

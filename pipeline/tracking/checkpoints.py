@@ -1,4 +1,4 @@
-"""Where a training's newest checkpoint is kept: on this machine, and on a cluster with its run."""
+"""A training's newest checkpoint: a file on this machine, and on a cluster an artifact of the run."""
 
 import os
 import tempfile
@@ -10,16 +10,16 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from pipeline.training.checkpoint import Checkpoint
 
-FOLDER = "checkpoint"
+FOLDER = "checkpoint"  # of a run's artifacts
 
 
 class Checkpoints:
-    """The checkpoints of one run; only the newest is wanted.
+    """The checkpoints of one run; only the newest is kept.
 
     Args:
         run_id: of the run.
-        cache: the folder under which this machine keeps prepared images, and checkpoints beside them.
-        shared: keep them in the run's artifacts too, since another machine may have to go on.
+        cache: `data.cache`; its folder `checkpoints` has one file per run.
+        shared: keep the checkpoint in the run's artifacts too, so that another machine can resume.
     """
 
     def __init__(self, run_id: str, cache: Path, shared: bool):
@@ -27,33 +27,33 @@ class Checkpoints:
         self._file = cache / "checkpoints" / f"{run_id}.npz"
 
     def newest(self, objective: str) -> Checkpoint | None:
-        """The one of the latest epoch that is whole, or None.
+        """The complete checkpoint of the latest epoch; None if there is none for this objective.
 
-        One whose best epoch another objective chose is of no use: the training starts again.
+        A checkpoint of another objective has another best epoch: the training starts again.
         """
         contents = [self._file.read_bytes()] if self._file.exists() else []
         if self._shared:
             contents += self._downloaded()
-        whole = [checkpoint for content in contents if (checkpoint := _whole(content))]
-        found = [checkpoint for checkpoint in whole if checkpoint.objective == objective]
+        complete = [checkpoint for content in contents if (checkpoint := _parsed(content))]
+        found = [checkpoint for checkpoint in complete if checkpoint.objective == objective]
         return max(found, key=lambda checkpoint: checkpoint.epoch, default=None)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint in place of the one before; whatever breaks this off, one of them is whole."""
+        """Replace the checkpoint; if the process is killed, the old or the new one is complete."""
         content = checkpoint.dump()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         partial = self._file.with_suffix(f".{os.getpid()}.partial")
         partial.write_bytes(content)
         partial.replace(self._file)
         if self._shared:
-            # Two names in turn: a store may be left with half a file where it is broken off.
+            # Two names in turn: an interrupted upload may leave half a file.
             with tempfile.TemporaryDirectory() as temporary:
                 path = Path(temporary, f"{checkpoint.epoch % 2}.npz")
                 path.write_bytes(content)
                 mlflow.MlflowClient().log_artifact(self._run_id, str(path), FOLDER)
 
     def clear(self) -> None:
-        """Remove them: the training is recorded."""
+        """Delete the checkpoints, once the training is recorded."""
         for path in self._file.parent.glob(f"{self._run_id}.*"):
             path.unlink(missing_ok=True)
         if self._shared:
@@ -73,11 +73,12 @@ class Checkpoints:
                         Path(client.download_artifacts(self._run_id, item.path, temporary)).read_bytes()
                     )
                 except MlflowException:
-                    continue  # half a file, which the store itself refuses; the other one is whole
+                    continue  # half a file, which the store refuses; the other file is complete
         return contents
 
 
-def _whole(content: bytes) -> Checkpoint | None:
+def _parsed(content: bytes) -> Checkpoint | None:
+    """The checkpoint in a file; None of an incomplete file."""
     try:
         return Checkpoint.load(content)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How a sweep's cells went, epoch by epoch, and when: read back from their runs."""
+"""Training curves and times of a sweep's cells, read from their runs."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Run
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import runs, sweep_runs
 
-READERS = 8  # a server is asked so many things at once; a run's metrics can be read one by one only
+READERS = 8  # threads; MLflow reads the history of one metric per request
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class History:
 
     Attributes:
         name: Of the run.
-        worker: Its tag: what trained it; empty where there is none.
+        worker: The worker that trained it, from its tag; empty if missing.
         started: ms since 1970.
-        ended: ms since 1970; of a run that is not ended, when its last epoch was.
+        ended: ms since 1970; of a run without an end, the time of its last epoch.
         training: `accuracy` of each epoch, in order.
         validation: `val_accuracy` of each epoch, in order.
     """
@@ -60,10 +60,13 @@ def of(run_ids: Iterable[str]) -> dict[str, History]:
 
 
 def sweep_run(run_id: str | None) -> Run:
-    """The run of a sweep, in whatever state: by its id, or that of a cell of it, or the one started last.
+    """The run of a sweep, in any state.
+
+    Args:
+        run_id: of the sweep or of one of its cells; None: the sweep that was started last.
 
     Raises:
-        UserError: there is no such run, it is no sweep's, or there is no sweep at all.
+        UserError: there is no such run, it belongs to no sweep, or there is no sweep.
     """
     if run_id is None:
         newest = sweep_runs.latest_sweep()
@@ -75,7 +78,7 @@ def sweep_run(run_id: str | None) -> Run:
         run = runs.get(other)
     if run.data.tags.get("step") != "sweep":
         raise UserError(
-            f"report.run_id: run {run_id} ({run.info.run_name}) is no sweep; allowed: the run of a sweep, or "
-            "of one of its cells; `mlflow ui` shows them"
+            f"report.run_id: run {run_id} ({run.info.run_name}) is not of a sweep; allowed: the run of a "
+            "sweep, or of one of its cells; `mlflow ui` shows them"
         )
     return run
