@@ -76,8 +76,8 @@ def crown(client: MlflowClient, name: str, uri: str, run_id: str | None, by_hand
 
 def ours(client: MlflowClient, path: Path, size: int = 32, classes=CLASSES, **more) -> tuple[str, str]:
     run_id = a_run(client)
-    told = {"classes": list(classes), "data_digest": "d", "image_size": size} | more
-    return described_model(client, run_id, path, EXPERIMENT, **told), run_id
+    metadata = {"classes": list(classes), "data_digest": "d", "image_size": size} | more
+    return described_model(client, run_id, path, EXPERIMENT, **metadata), run_id
 
 
 def test_first_version_takes_the_alias(client):
@@ -147,10 +147,10 @@ def test_images_are_needed_for_a_contest_alone(client, tmp_path):
 
 def test_same_run_is_the_champion_already(client, tmp_path):
     uri, run_id = ours(client, tmp_path)
-    known = catalog.look_up(uri)
-    assert known.run_id == run_id
+    description = catalog.look_up(uri)
+    assert description.run_id == run_id
     crown(client, "itself", uri, run_id, by_hand=False)
-    assert find("itself", newcomer=known) == gate.Decision(True, "it is the champion already")
+    assert find("itself", newcomer=description) == gate.Decision(True, "it is the champion already")
 
 
 def test_raw_network_of_the_same_run_gives_way(client, tmp_path):

@@ -362,7 +362,7 @@ def test_scores_of_an_earlier_winner_lose_its_name_before_they_are_overwritten(c
 
 
 @pytest.mark.parametrize("folder", ["file", "missing/../file"])
-def test_lock_that_cannot_be_written_is_told(tmp_path, folder):
+def test_lock_that_cannot_be_written_is_an_error(tmp_path, folder):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"data\.cache: the sweep's lock .* cannot be written"):
         lock.study_lock("study", tmp_path / folder).__enter__()

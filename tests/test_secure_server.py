@@ -184,13 +184,13 @@ def test_credentials_in_the_uri_and_any_certificate(project, secure, client):
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """Hands requests on to a server, but for what it is told to leave out; it speaks no TLS itself.
+    """Forwards requests to a server, without TLS; it can hide paths, the version, and break the connection.
 
     Attributes:
         uri: its address.
-        missing: answered with 404 where the path has this in it.
-        version: what it says it is; None for what the server says.
-        left: requests to a run that it still hands on; afterwards it breaks the connection. None: all.
+        missing: paths that contain it are answered with 404.
+        version: that it reports; None: the server's own.
+        left: number of requests to a run that it still forwards before it breaks the connection; None: all.
     """
 
     def __init__(self, server: str, certificate: Path):

@@ -50,8 +50,8 @@ def begin(client: MlflowClient, **tags: str) -> str:
 
 def finish(client: MlflowClient, run_id: str, tmp_path, **scores: float) -> None:
     """Give a run what a finished training has, and end it."""
-    told = {"classes": ["cat", "dog"], "data_digest": "d", "image_size": 16}
-    uri = described_model(client, run_id, tmp_path, client.get_run(run_id).info.experiment_id, **told)
+    metadata = {"classes": ["cat", "dog"], "data_digest": "d", "image_size": 16}
+    uri = described_model(client, run_id, tmp_path, client.get_run(run_id).info.experiment_id, **metadata)
     client.log_outputs(run_id, [LoggedModelOutput(uri.removeprefix("models:/"), step=0)])
     trained = {"best_epoch": "1", "epochs": "4", "best_val_loss": "0.5"}
     client.log_batch(

@@ -164,7 +164,7 @@ def content(database: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_moved_project_is_mended_by_the_command_that_the_error_names(moved):
+def test_moved_project_is_fixed_by_the_command_that_the_error_names(moved):
     for step in ("train", "evaluate"):
         result = moved.run(step)
         assert_user_error(result, "was moved", "before/mlruns", "python -m pipeline.tracking.relocate")
@@ -239,7 +239,7 @@ def test_artifacts_that_cannot_be_written_are_an_error_in_a_line(project):
     assert_user_error(project.run("prepare", *SMALL), "mlruns", "rerun the same command")
 
 
-def test_name_that_mlflow_drew_is_told_from_a_typed_one():
+def test_name_that_mlflow_generated_is_recognised():
     assert all(runs.is_generated(name_utils._generate_random_name()) for _ in range(200))
     for name in (
         "resnet-baseline-2",

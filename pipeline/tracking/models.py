@@ -1,4 +1,4 @@
-"""Models: log one to the open run, load one again."""
+"""Models: log one to a run, load one from the store."""
 
 import io
 import tempfile
@@ -23,7 +23,7 @@ from served_image_classifier import classifier, inputs
 
 NAME = "model"
 SERVED_NAME = "served"
-# What a saved model needs to be loaded; the versions are those of the environment that trained it.
+# What loads a saved model; its requirements pin the versions that trained it.
 PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 SERVED_PACKAGES = (*PACKAGES, "pandas", "pillow")
 
@@ -36,7 +36,7 @@ class Loaded:
         network: (batch, size, size, 3) uint8 -> (batch, num_classes) float32; not compiled.
         classes: names in the order of the outputs.
         data_digest: of the prepared images that it was trained on.
-        model_id: of the logged model; None where it is not in the store.
+        model_id: of the logged model; None if it is not in the store.
     """
 
     network: keras.Model
@@ -46,22 +46,22 @@ class Loaded:
 
 
 def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[str, float]) -> str:
-    """Log a network, which need not be compiled, and what it scores to the open run.
+    """Log a network and its scores to the open run.
 
-    Where that was broken off before, it is completed: a run has one model, and each metric once.
+    A call after an interrupted one logs what is missing: a run has one model, and each metric once.
 
     Args:
         run_id: of the open run.
-        model: the network.
+        model: the network; it need not be compiled.
         prepared: the images that it was trained on.
-        metrics: its scores, logged last.
+        metrics: its scores on the validation split, logged last.
 
     Returns:
         The logged model's URI.
     """
     client = MlflowClient()
     run = client.get_run(run_id)
-    logged = _whole_one(client, run) or _save(client, run, model, prepared)
+    logged = _logged_before(client, run) or _save(client, run, model, prepared)
     if logged.model_id not in runs.model_ids(run):
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     missing = {key: value for key, value in metrics.items() if key not in run.data.metrics}
@@ -70,24 +70,23 @@ def log(run_id: str, model: keras.Model, prepared: Prepared, metrics: Mapping[st
     return logged.model_uri
 
 
-def _whole_one(client: MlflowClient, run: Run) -> LoggedModel | None:
-    """The model that a run made before it was broken off; half ones are deleted."""
-    whole = None
+def _logged_before(client: MlflowClient, run: Run) -> LoggedModel | None:
+    """The complete model that an interrupted run has logged, or None; incomplete models are deleted."""
+    complete = None
     for model in client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}' AND name = '{NAME}'"
     ):
         if model.status == LoggedModelStatus.READY:
-            whole = model
+            complete = model
         else:
             client.delete_logged_model(model.model_id)
-    return whole
+    return complete
 
 
 def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared) -> LoggedModel:
-    """The steps of MLflow's own `log_model` but one, and the link to the run.
+    """The steps of MLflow's `log_model`, without the test of the input example and the link to the run.
 
-    That loads each model again to try its input example, which would take as long here as the rest of the
-    recording; the tests do it once for all.
+    That test loads each model again, which takes as long as the other steps; the tests of this project do it.
     """
     logged = _create(client, run.info.experiment_id, NAME, run)
     described = _described(logged)
@@ -99,7 +98,7 @@ def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared
             mlflow_model=described,
             signature=_signature(prepared),
             input_example=np.asarray(prepared.images[:1]),
-            # Given, since MLflow would take nine seconds to infer them.
+            # MLflow would take 9 s to infer them.
             pip_requirements=_pinned(PACKAGES),
             metadata={"classes": list(prepared.classes), "data_digest": prepared.digest},
         )
@@ -108,7 +107,7 @@ def _save(client: MlflowClient, run: Run, model: keras.Model, prepared: Prepared
 
 
 def _create(client: MlflowClient, experiment_id: str, name: str, run: Run) -> LoggedModel:
-    """A logged model with what is known of the run that trained it: parameters, network, study and cell."""
+    """Create a logged model with the parameters, network, study and cell of the run that trained it."""
     return client.create_logged_model(
         experiment_id,
         name,
@@ -133,16 +132,19 @@ def _pinned(packages: Sequence[str]) -> list[str]:
 
 
 def log_served(run_id: str, model: Loaded) -> str:
-    """Log a network as a model that is served: encoded images of any size in, labels out.
+    """Log a network as a model to serve: encoded images of any size in, labels out.
 
-    It has the parameters, the scores and the source run of the model that it is made of.
+    It has the parameters, scores and source run of the model that it wraps.
 
     Args:
         run_id: of the run that registers it, which gets the scores as well.
-        model: a training's, as `load` gives it.
+        model: a training's, as `load` returns it.
 
     Returns:
         The logged model's URI.
+
+    Raises:
+        ValueError: no run has logged the model.
     """
     client = MlflowClient()
     trained = client.get_logged_model(model.model_id) if model.model_id else None
@@ -169,12 +171,13 @@ def log_served(run_id: str, model: Loaded) -> str:
             },
         )
         client.log_model_artifacts(logged.model_id, str(folder))
-    client.log_batch(run_id, [_of_model(metric, logged.model_id, run_id) for metric in trained.metrics or ()])
+    metrics = [_copy_metric(metric, logged.model_id, run_id) for metric in trained.metrics or ()]
+    client.log_batch(run_id, metrics)
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY).model_uri
 
 
-def _of_model(metric: Metric, model_id: str, run_id: str) -> Metric:
-    """A metric of a model as one of another model, in another run."""
+def _copy_metric(metric: Metric, model_id: str, run_id: str) -> Metric:
+    """Copy a metric to another model and another run."""
     return Metric(
         metric.key,
         metric.value,
@@ -188,7 +191,7 @@ def _of_model(metric: Metric, model_id: str, run_id: str) -> Metric:
 
 
 def _served_signature(classes: Sequence[str]) -> ModelSignature:
-    """One column in, the answer's columns out; an MLflow schema with a column cannot take arrays as well."""
+    """One column in, an answer's columns out; an MLflow schema with columns takes no arrays."""
     columns = [ColSpec("double", name) for name in classifier.class_columns(classes)]
     return ModelSignature(
         inputs.SCHEMA,
@@ -197,7 +200,7 @@ def _served_signature(classes: Sequence[str]) -> ModelSignature:
 
 
 def _served_example() -> pd.DataFrame:
-    """A drawn image: nobody's photo goes out with the model."""
+    """A drawn image, since an image of the data set may be private."""
     png = io.BytesIO()
     sample.draw(sample.CLASSES[0], 0).resize((64, 64)).save(png, "PNG")
     return pd.DataFrame({"image": [png.getvalue()]})
@@ -216,12 +219,12 @@ def load(uri: str) -> Loaded:
 
     Raises:
         catalog.ModelNotFound: there is no such model.
-        catalog.ForeignModel: it was not made by this pipeline.
+        catalog.ForeignModel: this pipeline did not make it.
     """
-    known = catalog.look_up(uri)
-    if "tensorflow" in known.flavors:
+    description = catalog.look_up(uri)
+    if "tensorflow" in description.flavors:
         network = mlflow.tensorflow.load_model(uri, keras_model_kwargs={"compile": False})
     else:
-        folder = mlflow.artifacts.download_artifacts(uri)  # where it is, if that is on this machine
-        network = classifier.load(Path(folder, known.flavors["python_function"]["data"])).network
-    return Loaded(network, known.classes, known.data_digest, known.model_id)
+        folder = mlflow.artifacts.download_artifacts(uri)  # no copy, if it is on this machine
+        network = classifier.load(Path(folder, description.flavors["python_function"]["data"])).network
+    return Loaded(network, description.classes, description.data_digest, description.model_id)

@@ -1,4 +1,4 @@
-"""The registry: versions of a model, and the alias that the best one carries."""
+"""The registry: versions of a model, and the alias of the best one."""
 
 from collections.abc import Mapping
 
@@ -8,30 +8,29 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.runtime.errors import UserError
 
-# What every database holds of a version's description: MLflow's column is VARCHAR(5000). SQLite takes any
+# The longest description that every database stores: MLflow's column is VARCHAR(5000). SQLite takes any
 # length; PostgreSQL and MySQL count characters, SQL Server bytes.
 DESCRIPTION_BYTES = 5000
-MADE_BY = "register_run_id"  # tag of the versions that `register` makes, from the start: the run that did
+MADE_BY = "register_run_id"  # tag of a version that `register` makes: its run
 
 
 def champion(name: str, alias: str) -> ModelVersion | None:
-    """The version of a registered model that carries an alias; None where none does."""
+    """The version of a registered model that has an alias; None if the model or the alias is missing."""
     try:
         return MlflowClient().get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        # Neither a model nor an alias that is not there yet is an error here; a store that fails is.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 
 
 def champion_uri(name: str, alias: str, key: str) -> str:
-    """The URI of the version that an alias stands for now.
+    """The URI of the version that has an alias now.
 
     Args:
         name: of the registered model.
-        alias: that the version carries.
-        key: the parameter that names another model, for the message.
+        alias: of the version.
+        key: the parameter that can name another model, for the message.
 
     Raises:
         UserError: there is none.
@@ -45,19 +44,19 @@ def champion_uri(name: str, alias: str, key: str) -> str:
 
 
 def version_of(name: str, run_id: str) -> ModelVersion | None:
-    """The version that `register` made of a run's model; None where there is none.
+    """The newest version that `register` made of a run's model; None if missing.
 
-    A version that somebody made of the run's own model, in MLflow's UI perhaps, takes arrays of one size and
-    has no preprocessing: it is not that one.
+    A version of the run's own model, as MLflow's UI makes it, does not count: it takes arrays of one size and
+    has no preprocessing.
     """
-    # MLflow's filter strings know no escape, and a name may have quotes of both kinds
+    # filtered by name here: MLflow's filter strings have no escape, and a name may have both kinds of quotes
     found = MlflowClient().search_model_versions(f"run_id = '{run_id}'")
     ours = [version for version in found if version.name == name and MADE_BY in version.tags]
     return max(ours, key=lambda version: int(version.version), default=None)
 
 
 def add(name: str, uri: str, run_id: str, made_by: str) -> ModelVersion:
-    """Register a served model as a new version of `name`, which is made where it does not exist.
+    """Register a served model as a new version of `name`, which is created if missing.
 
     Args:
         name: Of the registered model.
@@ -77,12 +76,12 @@ def add(name: str, uri: str, run_id: str, made_by: str) -> ModelVersion:
 
 
 def describe(version: ModelVersion, text: str) -> None:
-    """Give a version its description: Markdown of at most `DESCRIPTION_BYTES`; the one before is lost."""
+    """Set a version's description: Markdown of at most `DESCRIPTION_BYTES` bytes of UTF-8."""
     MlflowClient().update_model_version(version.name, version.version, text)
 
 
 def set_alias(name: str, alias: str, version: ModelVersion) -> None:
-    """Give a version an alias, which it takes from the version that had it."""
+    """Move an alias to a version."""
     MlflowClient().set_registered_model_alias(name, alias, version.version)
 
 

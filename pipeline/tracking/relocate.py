@@ -3,7 +3,7 @@
     python -m pipeline.tracking.relocate [mlflow.db]
 
 MLflow records where artifacts are as absolute paths. After `mlflow.db` and `mlruns/` have moved together,
-these paths name the old folder. This rewrites them in one transaction, and keeps a copy of the store.
+these paths name the old folder. This command rewrites them in one transaction and keeps a copy of the store.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline.runtime.console import warn
 from pipeline.runtime.errors import UserError
 
-# Where a store has the paths of artifacts; a version's `source` may be a URI such as `models:/ID` instead.
+# The columns with paths of artifacts; a version's `source` may be a URI such as `models:/ID` instead.
 _COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -29,13 +29,13 @@ _ROOT = "mlruns"  # MLflow's name for the folder of artifacts
 
 
 def check(database: Path) -> None:
-    """Check that the artifacts of a SQLite store are where it says.
+    """Check that a SQLite store names the folder `mlruns/` beside it; warn if it names that of a copy.
 
     Args:
         database: the store's file.
 
     Raises:
-        UserError: they are beside the store instead, or the folder that had them is gone.
+        UserError: the recorded artifacts are missing.
     """
     with closing(_connect(database)) as store:
         elsewhere = _elsewhere(store, database)
@@ -45,7 +45,7 @@ def check(database: Path) -> None:
     )
     if moved := [folder for folder, is_gone in elsewhere.items() if is_gone]:
         raise UserError(
-            f"the project was moved: by {database} its artifacts are in {', '.join(moved)}, but not there; "
+            f"the project was moved: {database} names artifacts in {', '.join(moved)}, which are missing; "
             f"{advice}, or move the folder back"
         )
     if elsewhere:
@@ -53,13 +53,13 @@ def check(database: Path) -> None:
 
 
 def relocate(database: Path) -> tuple[int, Path] | None:
-    """Rewrite the paths of artifacts that were moved, or copied, with their store.
+    """Rewrite the paths of artifacts after the store and its artifacts were moved or copied.
 
     Args:
         database: the store's file; `mlruns/` is beside it.
 
     Returns:
-        How many paths were rewritten, and the copy of the store as it was; None if they are right.
+        The number of rewritten paths, and the copy of the old store; None if all paths are right.
 
     Raises:
         UserError: there is no such store, or it cannot be written.
@@ -71,12 +71,12 @@ def relocate(database: Path) -> tuple[int, Path] | None:
             elsewhere = _elsewhere(store, database)
             if not elsewhere:
                 return None
-            copy = _copied(store, database)
+            copy = _back_up(store, database)
             with store:  # one transaction
                 store.execute("BEGIN IMMEDIATE")
                 return sum(_rewrite(store, old, database) for old in elsewhere), copy
     except (sqlite3.Error, OSError) as error:
-        raise UserError(f"the store {database} cannot be rewritten: {error}; it is as it was") from None
+        raise UserError(f"the store {database} cannot be rewritten: {error}; it is unchanged") from None
 
 
 def _connect(database: Path) -> sqlite3.Connection:
@@ -84,7 +84,7 @@ def _connect(database: Path) -> sqlite3.Connection:
 
 
 def _elsewhere(store: sqlite3.Connection, database: Path) -> dict[str, bool]:
-    """The recorded folders of artifacts that are beside the store now, or nowhere; whether they are gone."""
+    """The recorded folders other than `mlruns/` beside the store; whether their artifacts are missing."""
     here = (database.parent / _ROOT).resolve()
     found: dict[str, bool] = {}
     for recorded, tail in _recorded(store):
@@ -101,7 +101,7 @@ def _elsewhere(store: sqlite3.Connection, database: Path) -> dict[str, bool]:
 
 
 def _recorded(store: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Each path of artifacts, and its end by MLflow's own layout."""
+    """Each path of artifacts, and its end in MLflow's layout."""
     for experiment, location in store.execute("SELECT experiment_id, artifact_location FROM experiments"):
         yield location or "", str(experiment)
     for experiment, run, location in store.execute("SELECT experiment_id, run_uuid, artifact_uri FROM runs"):
@@ -110,14 +110,14 @@ def _recorded(store: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 @cache
 def _path(location: str) -> Path | None:
-    """The folder on this machine that a recorded location means, links followed; None for another place."""
+    """The local folder of a recorded location, with links resolved; None if it is not local."""
     if location.startswith("file:"):
         location = unquote(urlsplit(location).path)
     return Path(location).resolve() if location.startswith("/") else None
 
 
-def _copied(store: sqlite3.Connection, database: Path) -> Path:
-    """Copy a store as it is, whoever has it open."""
+def _back_up(store: sqlite3.Connection, database: Path) -> Path:
+    """Copy a store, even while another process has it open."""
     number, copy = 1, database.with_name(f"{database.name}.before-relocate")
     while copy.exists():
         number += 1
@@ -128,7 +128,7 @@ def _copied(store: sqlite3.Connection, database: Path) -> Path:
 
 
 def _rewrite(store: sqlite3.Connection, old: str, database: Path) -> int:
-    """Replace one folder at the start of every path; returns how many were."""
+    """Replace one folder at the start of every path; returns the number of replaced paths."""
     here = database.parent / _ROOT
     new = here.as_uri() if old.startswith("file:") else str(here)
     return sum(
@@ -141,17 +141,17 @@ def _rewrite(store: sqlite3.Connection, old: str, database: Path) -> int:
 
 
 def main() -> None:
-    """Relocate the store that the command line names, or the one of this folder."""
+    """Relocate the store that the command line names; default: mlflow.db of this folder."""
     database = Path(sys.argv[1] if len(sys.argv) > 1 else "mlflow.db").absolute()
     try:
         done = relocate(database)
     except UserError as error:
         sys.exit(f"error: {error}")
     if done is None:
-        print(f"{database}: its artifacts are where it says; nothing to do")
+        print(f"{database}: its artifacts are in their folder; nothing to do")
     else:
         count, copy = done
-        print(f"{database}: {count:,} paths now name {database.parent / _ROOT}; the store as it was: {copy}")
+        print(f"{database}: {count:,} paths now name {database.parent / _ROOT}; old store: {copy}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs: open one, log to it, find one again."""
+"""Runs: open one, log to it, find one."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from pipeline.runtime.errors import Interrupted, TakenOver, UserError
 from pipeline.tracking import STORE_ERRORS, first_line
 from pipeline.tracking.store import experiment_id, shown
 
-# MLflow's words for the name of a run that nobody named; it has no public way to ask.
+# The words of the run names that MLflow generates; it has no public function for them.
 _PREDICATES, _NOUNS = (
     {word.lower() for word in words} for words in (_GENERATOR_PREDICATES, _GENERATOR_NOUNS)
 )
@@ -28,39 +28,48 @@ _PREDICATES, _NOUNS = (
 
 @contextmanager
 def run(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[str]:
-    """Open a run with all its parameters; close it as finished, as failed, or as killed by Ctrl-C.
+    """Open a run with all its parameters; close it as FINISHED, FAILED, or KILLED (Ctrl-C, SIGTERM).
 
-    The outermost one is the run that `mlflow run` made, where it did; one within another is nested.
+    The outermost run is the one that `mlflow run` created, if present; a run within another is nested.
 
     Args:
-        name: of the run; one that was given on MLflow's own command line stays.
-        params: all are logged, dotted, but those that `mlflow run -P` has logged already.
-        tags: set from the start.
+        name: of the run, unless MLflow's command line (`--run-name`) has named it.
+        params: logged with dotted keys, without those that `mlflow run -P` has logged.
+        tags: set at the start.
 
     Yields:
         The run's id.
     """
     given = MlflowClient().get_run(run_id) if (run_id := MLFLOW_RUN_ID.get()) else None
-    known = given.data.params if given else {}
-    typed = given is not None and not is_generated(given.info.run_name or "")
-    active = mlflow.start_run(run_name=None if typed else name, nested=mlflow.active_run() is not None)
+    existing = given.data.params if given else {}
+    has_name = given is not None and not is_generated(given.info.run_name or "")
+    active = mlflow.start_run(run_name=None if has_name else name, nested=mlflow.active_run() is not None)
     with _closed():
-        mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in known})
+        _log_missing(params, existing)
         mlflow.set_tags(dict(tags))
         if given:
             _hide_credentials(given)
         yield active.info.run_id
 
 
+def _log_missing(params: Params, existing: Mapping[str, str]) -> None:
+    """Log the parameters that the open run does not have; MLflow refuses to change the others."""
+    mlflow.log_params({key: as_text(value) for key, value in params.flat().items() if key not in existing})
+
+
 def is_generated(name: str) -> bool:
-    """Whether MLflow drew a run's name, as `bold-owl-34`: nobody typed one."""
+    """Whether MLflow generated a run's name.
+
+    >>> is_generated("bold-owl-34"), is_generated("my-run-34")
+    (True, False)
+    """
     predicate, noun, number = [*name.split("-"), "", ""][:3]
     words = predicate in _PREDICATES and noun in _NOUNS
     return words and number.isdecimal() and name == f"{predicate}-{noun}-{number}"
 
 
 def _hide_credentials(given: Run) -> None:
-    """Mask the credentials that `mlflow run` itself has recorded: its tags; of its parameters, warn."""
+    """Mask the credentials in the tags that `mlflow run` has set; warn of those in its parameters."""
     masked = {key: without_password(value) for key, value in given.data.tags.items()}
     mlflow.set_tags({key: value for key, value in masked.items() if value != given.data.tags[key]})
     exposed = [key for key, value in given.data.params.items() if without_password(value) != value]
@@ -75,7 +84,7 @@ def _hide_credentials(given: Run) -> None:
 
 @contextmanager
 def _closed() -> Iterator[None]:
-    """Close the open run with the block: as finished, as failed, or as killed where it was broken off."""
+    """Close the open run with the block: as FINISHED, FAILED, or KILLED if it was interrupted."""
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
@@ -91,18 +100,18 @@ def _closed() -> Iterator[None]:
 
 
 def _end_broken(status: str) -> None:
-    """Close the open run after an error; where the store is what failed, that error says so already."""
+    """Close the open run after an error. An error of the store is ignored: the first one counts."""
     with suppress(*STORE_ERRORS):
         mlflow.end_run(status)
 
 
 @contextmanager
 def reopened(run_id: str, params: Params | None = None) -> Iterator[Run]:
-    """Go on with a run that was made before; close it as `run` does.
+    """Resume an existing run; close it as `run` does.
 
     Args:
-        run_id: of the run; it may be in any state.
-        params: those that it has not got yet are logged.
+        run_id: of a run in any state.
+        params: logged, without those that the run has.
 
     Yields:
         The run as it was found.
@@ -111,16 +120,13 @@ def reopened(run_id: str, params: Params | None = None) -> Iterator[Run]:
     mlflow.start_run(run_id=run_id, nested=True)
     with _closed():
         if params is not None:
-            known = found.data.params
-            mlflow.log_params(
-                {key: as_text(value) for key, value in params.flat().items() if key not in known}
-            )
+            _log_missing(params, found.data.params)
         yield found
 
 
 @contextmanager
 def started_by_mlflow(name: str, params: Params, tags: Mapping[str, str]) -> Iterator[None]:
-    """Open the run that `mlflow run` made for this command, where it did; without one, make none."""
+    """Open the run that `mlflow run` created for this command, if present; create none."""
     if not MLFLOW_RUN_ID.get():
         yield
         return
@@ -129,22 +135,26 @@ def started_by_mlflow(name: str, params: Params, tags: Mapping[str, str]) -> Ite
 
 
 def logged_steps(run_id: str, name: str) -> set[int]:
-    """The steps at which a run has a metric already."""
+    """The steps at which a run has a metric."""
     return {metric.step for metric in MlflowClient().get_metric_history(run_id, name)}
 
 
 def as_text(value: Any) -> str:
-    """A parameter as it can be typed again on a command line: text as it is, anything else as JSON."""
+    """A parameter as a command line takes it: text unchanged, other values as JSON.
+
+    >>> as_text("cat"), as_text([0.1, None])
+    ('cat', '[0.1, null]')
+    """
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def log_metrics(metrics: Mapping[str, float], step: int | None = None, run_id: str | None = None) -> None:
-    """Log values to the open run, or another, in one call to the store."""
+    """Log values to the open run, or to `run_id`, in one call to the store."""
     mlflow.log_metrics({key: float(value) for key, value in metrics.items()}, step=step, run_id=run_id)
 
 
 def set_tags(tags: Mapping[str, str], run_id: str | None = None) -> None:
-    """Set tags on the open run, or another."""
+    """Set tags on the open run, or on `run_id`."""
     if run_id is None:
         mlflow.set_tags(dict(tags))
     else:
@@ -152,7 +162,7 @@ def set_tags(tags: Mapping[str, str], run_id: str | None = None) -> None:
 
 
 def delete_tag(key: str, run_id: str) -> None:
-    """Take a tag from a run."""
+    """Delete a tag of a run."""
     MlflowClient().delete_tag(run_id, key)
 
 
@@ -160,7 +170,7 @@ def get(run_id: str) -> Run:
     """A run by its id.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such run.
     """
     try:
         return MlflowClient().get_run(run_id)
@@ -181,11 +191,11 @@ def dataset_inputs(run: Run) -> list[DatasetInput]:
 
 
 def params_of(run_id: str, params: Params) -> Params:
-    """The parameters in force, with the seed and the `data` section of a run.
+    """The current parameters, with the seed and the `data` section of a run.
 
-    `data.cache` stays as in force; so does `data.source` if the run's differs only in its credentials, which
-    are not recorded. The sections `model` and `train` are not read, so that runs of versions with other keys
-    there can be evaluated, explained, exported and registered.
+    `data.cache` keeps its current value; so does `data.source` if the run's differs only in its credentials,
+    which are not recorded. The sections `model` and `train` are not read, so that runs of versions with other
+    keys there can be evaluated, explained, exported and registered.
 
     Raises:
         UserError: There is no such run, or it lacks data parameters of this version of the pipeline.
@@ -196,7 +206,7 @@ def params_of(run_id: str, params: Params) -> Params:
     missing = [key for key in keys if key not in logged]
     if missing:
         names = f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
-        made = "by another version of this pipeline" if "step" in run.data.tags else "by something else"
+        made = "by another version of this pipeline" if "step" in run.data.tags else "by another program"
         raise UserError(
             f"run {run_id} ({run.info.run_name}) has no parameter {names}: it was made {made}; allowed: a "
             "run of this version, so train again, or use the version that made it"
@@ -208,7 +218,7 @@ def params_of(run_id: str, params: Params) -> Params:
 
 
 def newest(step: str) -> Run | None:
-    """The run of a step that was started last in the experiment, in whatever state; or None."""
+    """The run of a step that was started last in the experiment, in any state; None if there is none."""
     found = MlflowClient().search_runs(
         [experiment_id()],
         f"tags.step = '{step}'",

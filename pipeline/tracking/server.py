@@ -1,4 +1,4 @@
-"""A tracking server: check that it answers and keeps logged models, before anything is trained."""
+"""Checks of a tracking server before the first training: it answers, and it stores logged models."""
 
 from contextlib import suppress
 
@@ -13,18 +13,20 @@ from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import first_line
 
-SERVER_TIMEOUT = 10  # seconds to answer the first request, unless MLFLOW_HTTP_REQUEST_TIMEOUT is set
+SERVER_TIMEOUT_SECONDS = 10  # for the first answer, unless MLFLOW_HTTP_REQUEST_TIMEOUT is set
 MODELS_SINCE = "3"  # the first MLflow version with logged models
-_PROBE = "/api/2.0/mlflow/experiments/search"  # needs the same rights as what follows; /health needs none
+_PROBE = "/api/2.0/mlflow/experiments/search"  # needs the rights of later requests; /health needs none
 
 
 def check(uri: str) -> None:
-    """Ask a server one small thing, as MLflow's client would, once and with a limit of time.
+    """Send a server one small request as MLflow's client, without retries and with a timeout.
 
     Raises:
-        UserError: it does not answer, does not trust us or is not trusted, or is no MLflow server.
+        UserError: the server does not answer, fails, refuses access or TLS, or is not an MLflow server.
     """
-    timeout = MLFLOW_HTTP_REQUEST_TIMEOUT.get() if MLFLOW_HTTP_REQUEST_TIMEOUT.is_set() else SERVER_TIMEOUT
+    timeout = (
+        MLFLOW_HTTP_REQUEST_TIMEOUT.get() if MLFLOW_HTTP_REQUEST_TIMEOUT.is_set() else SERVER_TIMEOUT_SECONDS
+    )
     try:
         answer = http_request(
             get_default_host_creds(uri),
@@ -47,7 +49,7 @@ def check(uri: str) -> None:
         return
     if status >= 500 or status == 429:
         raise UserError(
-            f"{server} answers {status} {answer.reason}; run the same command again when it works"
+            f"{server} answers {status} {answer.reason}; rerun the same command when the server works"
         )
     raise UserError(
         f"{server} does not answer as an MLflow server ({status} {answer.reason} for {_PROBE}); change or "
@@ -56,7 +58,7 @@ def check(uri: str) -> None:
 
 
 def _no_answer(uri: str, error: MlflowException, timeout: float) -> str:
-    """The message where there was no answer at all."""
+    """The message for a server that did not answer."""
     server, cause = f"the tracking server {without_password(uri)}", error.__context__
     if isinstance(cause, requests.exceptions.SSLError) or "SSL" in str(cause):
         reason = _innermost(cause)
@@ -79,7 +81,7 @@ def _no_answer(uri: str, error: MlflowException, timeout: float) -> str:
 
 
 def _innermost(error: BaseException | None) -> str:
-    """What TLS says of a failure, without the layers around it."""
+    """The reason of a TLS failure, without the messages of the layers around it."""
     text = first_line(error) if error else ""
     return text[text.rfind("[") :].rstrip("')\" ") if "[" in text else text
 
@@ -92,10 +94,11 @@ def _is_json(answer: requests.Response) -> bool:
 
 
 def check_logged_models(uri: str, experiment: str) -> None:
-    """Refuse a server without logged models: it would fail after the first training.
+    """Check that a server stores logged models; otherwise a sweep would fail after its first training.
 
     Raises:
-        UserError: it has none.
+        UserError: it does not.
+        StoreError: the store fails.
     """
     try:
         MlflowClient().search_logged_models([experiment], max_results=1)
@@ -103,18 +106,18 @@ def check_logged_models(uri: str, experiment: str) -> None:
         if error.get_http_status_code() != 404 and "404" not in str(error):
             raise
         raise UserError(
-            f"the tracking server {without_password(uri)} has no logged models, which trained "
-            f"models are stored as; it {_version(uri)}: upgrade it to mlflow>={MODELS_SINCE}, or change "
+            f"the tracking server {without_password(uri)} does not store logged models, "
+            f"which trained models need; it {_version(uri)}: upgrade it to mlflow>={MODELS_SINCE}, or change "
             "or unset MLFLOW_TRACKING_URI"
         ) from None
 
 
 def _version(uri: str) -> str:
-    """What a server says of its version."""
+    """The version that a server reports, as the predicate of a sentence."""
     with suppress(MlflowException):
         answer = http_request(
-            get_default_host_creds(uri), "/version", "GET", max_retries=0, timeout=SERVER_TIMEOUT
+            get_default_host_creds(uri), "/version", "GET", max_retries=0, timeout=SERVER_TIMEOUT_SECONDS
         )
         if answer.status_code == 200 and len(answer.text) < 30:
-            return f"says that it is MLflow {answer.text.strip()}"
-    return "does not say its version"
+            return f"reports MLflow {answer.text.strip()}"
+    return "reports no version"

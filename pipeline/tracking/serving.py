@@ -1,8 +1,8 @@
-"""What models that were registered earlier name as their loader.
+"""The loader of models that earlier versions registered.
 
-Their folder `code/` holds this module's old form, and the package `pipeline` around it. A process that has
-imported this project's `pipeline` finds this module in its place. Models of today name
-`served_image_classifier.classifier`.
+Their folder `code/` holds an old copy of this module and of the package `pipeline`. A process that has
+already imported this project's `pipeline` uses this module instead. New models name
+`served_image_classifier.classifier` as their loader.
 """
 
 from served_image_classifier.classifier import _load_pyfunc

@@ -1,4 +1,4 @@
-"""The tracking store, and the experiment that runs go to: decided here, as MLflow's own client does."""
+"""The tracking store and the experiment of runs, chosen as MLflow's own client chooses them."""
 
 import os
 import sqlite3
@@ -19,7 +19,7 @@ from mlflow.environment_variables import (
 )
 from mlflow.exceptions import MlflowException
 
-# Private, but what `mlflow run` itself asks; there is no public call that starts no run.
+# Private, but `mlflow run` calls it; every public function for this starts a run.
 from mlflow.tracking.fluent import _get_experiment_id
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -30,27 +30,27 @@ from pipeline.runtime.credentials import without_password
 from pipeline.runtime.errors import UserError
 from pipeline.tracking import first_line, relocate, server
 
-# What MLflow says of an experiment that it cannot use; other errors are of the store as a whole.
+# MLflow's error codes of an experiment that cannot be used; other codes are of the whole store.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
-_CREATION_SECONDS = 3  # in which another command has made the tables of a new local store
+_CREATION_SECONDS = 3  # within which another command creates the tables of a new local store
 _RETRY_INTERVAL_SECONDS = 0.2
-# What SQLite says of a file that no waiting makes a store.
+# SQLite's messages about a file that is no database, or that cannot be used; waiting does not help.
 _PERMANENT = ("not a database", "unable to open", "readonly", "disk image is malformed")
 
 
 def connect(logs_models: bool = False) -> None:
-    """Check the tracking store, create the local one where there is none, and settle the experiment.
+    """Check the tracking store, create the local one if missing, and fix the experiment.
 
-    Afterwards the store's URI is absolute, and this process and those it starts use one experiment.
+    Afterwards the store's URI is absolute, and this process and its child processes use one experiment.
 
     Args:
-        logs_models: the command logs models, so a server that cannot keep them is refused.
+        logs_models: the command logs models; a server that does not store them is refused.
 
     Raises:
-        UserError: a tracking server that does not answer in time or refuses, a store that MLflow cannot open
-            or that was moved, an experiment that does not exist or was deleted, or no logged models.
+        UserError: a tracking server does not answer in time or refuses access, MLflow cannot open the store,
+            the store was moved, the experiment is missing or was deleted, or the server stores no models.
     """
-    _quiet()
+    _silence_mlflow()
     uri = _absolute(mlflow.get_tracking_uri())
     if uri != mlflow.get_tracking_uri():
         mlflow.set_tracking_uri(uri)
@@ -63,7 +63,7 @@ def connect(logs_models: bool = False) -> None:
     experiment = _checked_experiment()
     if uri.startswith("sqlite:////"):
         relocate.check(Path(make_url(uri).database or ""))
-    # For what this process starts; a run of `mlflow run` may be in another one than the shell names.
+    # For child processes; the run of `mlflow run` may be in another experiment than the shell's.
     MLFLOW_EXPERIMENT_NAME.unset()
     MLFLOW_EXPERIMENT_ID.set(experiment)
     if logs_models:
@@ -71,7 +71,7 @@ def connect(logs_models: bool = False) -> None:
 
 
 def _open(uri: str) -> None:
-    """Ask the store for something; a local one is made by this, or by another command at the same time."""
+    """Query the store, which creates a local one; retry while another command creates it."""
     client, deadline = MlflowClient(), time.monotonic() + _CREATION_SECONDS
     while True:
         try:
@@ -85,24 +85,24 @@ def _open(uri: str) -> None:
 
 
 def use(uri: str) -> None:
-    """Work with a store that another process has checked, and says where it is."""
-    _quiet()
+    """Use a store that another process has checked."""
+    _silence_mlflow()
     if mlflow.get_tracking_uri() != uri:
         mlflow.set_tracking_uri(uri)
 
 
 def uri() -> str:
-    """The URI of the tracking store, as another process of this machine can use it."""
+    """The URI of the tracking store, for other processes of this machine."""
     return mlflow.get_tracking_uri()
 
 
 def shown(uri: str | None = None) -> str:
-    """The URI of the tracking store, or another one, without credentials."""
+    """A URI without credentials, for messages; default: the tracking store's."""
     return without_password(mlflow.get_tracking_uri() if uri is None else uri)
 
 
 def local_part() -> str:
-    """What of the store another machine cannot reach: its database, its artifacts, or nothing (empty)."""
+    """The part of the store that other machines cannot reach: database or artifacts; empty if none."""
     uri = mlflow.get_tracking_uri()
     if uri.partition(":")[0] in ("sqlite", "file", "") or "://" not in uri:
         return f"the tracking store {uri}"
@@ -111,32 +111,32 @@ def local_part() -> str:
 
 
 def study_database(cache: Path) -> str:
-    """The URL of the file that studies are kept in: beside the local store; with a server, in the cache."""
+    """The SQLAlchemy URL of the file of studies: beside a local store; with a server, in `cache`."""
     uri = mlflow.get_tracking_uri()
     folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else cache
     return f"sqlite:///{(folder / 'sweeps.db').absolute()}"
 
 
 def experiment_id() -> str:
-    """The experiment that this process's runs go to, and are searched in.
+    """The experiment in which this process creates and searches runs.
 
-    It is that of the run that `mlflow run` made; otherwise the one MLflow's client decides on, from
+    It is that of the run that `mlflow run` created; otherwise the one of MLflow's client, from
     MLFLOW_EXPERIMENT_NAME (created if missing), MLFLOW_EXPERIMENT_ID, or its default.
     """
     if run_id := MLFLOW_RUN_ID.get():
         return MlflowClient().get_run(run_id).info.experiment_id
-    return _get_experiment_id()  # type: ignore[return-value]  # never None: the default has an id
+    return _get_experiment_id()  # type: ignore[return-value]  # the default has an id
 
 
-def _quiet() -> None:
+def _silence_mlflow() -> None:
     logs.silence("alembic", "mlflow.store.db.utils", "mlflow.utils.environment", "mlflow.pyfunc")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar for each small file
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per small file
     if MLFLOW_TRACKING_INSECURE_TLS.get():
-        urllib3.disable_warnings(InsecureRequestWarning)  # one for each request, of what the user asked for
+        urllib3.disable_warnings(InsecureRequestWarning)  # one per request; the user has set this variable
 
 
 def _checked_experiment() -> str:
-    """The experiment of `experiment_id`, after a check that runs can go to it.
+    """The experiment of `experiment_id`, after a check that it accepts runs.
 
     Raises:
         UserError: it does not exist, was deleted, or MLflow's variables contradict each other.
@@ -162,13 +162,13 @@ def _checked_experiment() -> str:
 
 
 def _absolute(uri: str) -> str:
-    """A SQLite store's URI with its file's absolute path; another URI as it is.
+    """A SQLite store's URI with the absolute path of its file; another URI unchanged.
 
-    `mlflow run` starts this process in the project's folder, with the URI as it was given: a relative path
-    then means the folder that `mlflow run` was started in, where the run is.
+    `mlflow run` starts this process in the project's folder with an unchanged URI, whose relative path starts
+    at the folder of `mlflow run`. That folder is found by the run in its database.
 
     Raises:
-        UserError: no folder of a calling process has the database with the run.
+        UserError: no parent process has a working directory with such a database.
     """
     try:
         url = make_url(uri)
@@ -191,16 +191,16 @@ def _absolute(uri: str) -> str:
 
 
 def _folders_of_callers() -> list[Path]:
-    """The working directories of the processes that this one was started by, nearest first."""
+    """The working directories of the parent processes, nearest first."""
     folders = []
     for process in psutil.Process().parents():
-        with suppress(psutil.Error):  # it ended meanwhile, or is somebody else's
+        with suppress(psutil.Error):  # it has ended, or belongs to another user
             folders.append(Path(process.cwd()))
     return folders
 
 
 def _has_run(database: Path, run_id: str) -> bool:
-    """Whether a SQLite store has a run; creates nothing, as opening a store by MLflow would."""
+    """Whether a SQLite store has a run; read-only, since MLflow would create a missing store."""
     if not database.is_file():
         return False
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as store:

@@ -1,4 +1,4 @@
-"""The runs of a sweep and of its cells: create them, find them again."""
+"""The runs of a sweep and of its cells: create them, find them."""
 
 import json
 from collections.abc import Mapping
@@ -14,29 +14,29 @@ from pipeline.runtime.credentials import without_password
 from pipeline.tracking import runs, store
 from pipeline.tracking.trials import CellRun
 
-FORMAT = "2"  # of what is written to a sweep's runs; raise it when their meaning changes
-# Steps of a sweep's nested runs; each such run has its values under a tag of the same name.
+FORMAT = "2"  # version of the tags and values of a sweep's runs; raise it when their meaning changes
+# Steps of a sweep's nested runs; such a run has its values in a tag of the same name.
 CELL, FINALIST = "cell", "finalist"
-# Tags of a sweep's run: whether it is complete; when it was started last (ms since 1970); which images its
-# cells are trained on.
+# Tags of a sweep's run: `true` if complete; time of its last start (ms since 1970); digest of its prepared
+# images.
 COMPLETE, STARTED, DATA = "complete", "started", "data_digest"
-PAGE = 1000  # runs a search returns at once
+PAGE_RUNS = 1000  # per request of a search
 ORIGIN = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The run that a study's cells are nested in.
+    """A sweep's run, in which the runs of its cells are nested.
 
     Attributes:
         run_id: of the run.
-        study: the study's full name, its generation included.
+        study: the study's full name, with its generation.
         experiment_id: of the run, and of its cells'.
         tags: of the run.
         metrics: of the run.
-        params: of the run: those of its first start, dotted, as text.
-        status: MLflow's, as of a cell.
-        started: when it was started last, ms since 1970.
+        params: of the run, from its first start, with dotted keys, as text.
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
+        started: time of its last start, ms since 1970.
     """
 
     run_id: str
@@ -65,25 +65,29 @@ class Sweep:
 
     @property
     def complete(self) -> bool:
-        """Whether each of its cells, and of its repeats, is finished or failed for good."""
+        """Whether each cell and each finalist is finished or has failed permanently."""
         if COMPLETE in self.tags:
             return self.tags[COMPLETE] == "true"
         return self.status == "FINISHED"
 
     def setting(self, key: str) -> Any:
-        """The value of a grid's key (`learning_rate`) that cells without that key were trained with."""
+        """The value of a grid's key (`learning_rate`) for cells that do not vary it.
+
+        Raises:
+            KeyError: the sweep's run has no such parameter.
+        """
         text = self.params[f"{section_of(key)}.{key}"]
         try:
             return json.loads(text)
-        except json.JSONDecodeError:  # text is logged as it is
+        except json.JSONDecodeError:  # text is logged without quotes
             return text
 
     def cells(self) -> list[CellRun]:
-        """Its cells, oldest first; one run each."""
+        """Its cells, oldest first; one run per cell."""
         return self._found(CELL)
 
     def new_cell(self, name: str, cell: str) -> str:
-        """Make a cell's run, nested in this one; gives its id.
+        """Create a cell's run, nested in this one; returns its id.
 
         Args:
             name: of the run.
@@ -92,30 +96,30 @@ class Sweep:
         return self._new(name, {"step": CELL, CELL: cell})
 
     def finalists(self) -> list[CellRun]:
-        """Its cells that were trained again, oldest first; one run for each, the seed among its values."""
+        """Its cells trained with another seed, oldest first; one run per seed, which is among its values."""
         return self._found(FINALIST)
 
     def new_finalist(self, name: str, values: str, cell_run_id: str) -> str:
-        """Make a run for training a cell again, nested in this one; gives its id.
+        """Create a run to train a cell with another seed, nested in this one; returns its id.
 
-        It carries no tag `cell`, so that whoever looks for cells finds each once.
+        It has no tag `cell`, so that a search for cells finds each once.
 
         Args:
             name: of the run.
-            values: the cell's and the seed as JSON with sorted keys.
-            cell_run_id: the run of the cell, with its first seed.
+            values: the cell's values and the seed as JSON with sorted keys.
+            cell_run_id: the cell's own run, with the first seed.
         """
         return self._new(name, {"step": FINALIST, FINALIST: values, "finalist_of": cell_run_id})
 
     def _found(self, step: str) -> list[CellRun]:
-        """The runs of a step, one for each combination of values; of several, the finished or fuller one."""
+        """The runs of a step, one per combination of values, oldest first."""
         chosen, _ = self._group_runs(step)
         return [CellRun.from_run(run) for run in sorted(chosen, key=lambda run: run.info.start_time)]
 
     def delete_empty_duplicates(self) -> None:
-        """Delete second runs of cells that nothing was ever logged to; for the driver alone.
+        """Delete second runs of cells to which nothing was logged; only the driver may call this.
 
-        There may be one where a store was killed between making a run and saying so.
+        A store that is killed after it creates a run, before its answer, causes a second run.
         """
         for step in (CELL, FINALIST):
             for run in self._group_runs(step)[1]:
@@ -123,7 +127,7 @@ class Sweep:
                     MlflowClient().delete_run(run.info.run_id)
 
     def _group_runs(self, step: str) -> tuple[list[Run], list[Run]]:
-        """The runs of a step: the one that counts for each combination of values, and all others."""
+        """The runs of a step: the finished or most complete one per combination of values; the rest."""
         found = _search(
             self.experiment_id,
             f"tags.study = '{self.study}' AND tags.step = '{step}' "
@@ -139,8 +143,8 @@ class Sweep:
         return [*chosen.values()], [run for run in found if run.info.run_id not in kept]
 
     def _new(self, name: str, tags: Mapping[str, str]) -> str:
-        """Make a nested run; its tags come in one step, so that it is found whatever is killed afterwards."""
-        # who and what started it; MLflow's fluent calls would add this, and end the run with this process
+        """Create a nested run with its tags in one request, so that a killed process leaves none without."""
+        # MLflow's fluent calls would add these tags too, but end the run with this process
         origin = {key: without_password(self.tags[key]) for key in ORIGIN if key in self.tags}
         nested = {"study": self.study, "mlflow.parentRunId": self.run_id}
         run = MlflowClient().create_run(self.experiment_id, tags={**origin, **nested, **tags}, run_name=name)
@@ -149,39 +153,43 @@ class Sweep:
 
 
 def sweeps(data_digest: str | None = None) -> list[Sweep]:
-    """The sweeps of the experiment, of the images of a digest where one is given; oldest run first."""
+    """The sweeps of the experiment, oldest run first; with a digest, those of these prepared images."""
     condition = "tags.step = 'sweep'" + (f" AND tags.{DATA} = '{data_digest}'" if data_digest else "")
     return [Sweep.from_run(run) for run in _search(store.experiment_id(), condition)]
 
 
 def latest_sweep() -> Sweep | None:
-    """The sweep that was started last, whatever its state; None where there is none."""
+    """The sweep that was started last, in any state; None if there is none."""
     return max(sweeps(), key=lambda sweep: sweep.started, default=None)
 
 
 def new_study_name(study: str) -> str:
-    """The full name of a study's next generation; the first one has no number."""
+    """The full name of a study's next generation; the first generation has no number."""
     found = _search(store.experiment_id(), f"tags.step = 'sweep' AND tags.study LIKE '{study}%'")
     newest = max((generation(run.data.tags["study"]) for run in found), default=0)
     return f"{study}-{newest + 1}" if newest else study
 
 
 def generation(study: str) -> int:
-    """Which generation a study's full name names, from 1."""
+    """The generation in a study's full name, from 1.
+
+    >>> generation("3f2a"), generation("3f2a-2")
+    (1, 2)
+    """
     return int(study.partition("-")[2] or 1)
 
 
 def sweep_of(run_id: str) -> Sweep | None:
-    """The sweep that a run is a cell of; None where it is none."""
+    """The sweep of a cell's run; None if the run is not a cell."""
     tags = runs.get(run_id).data.tags
     return Sweep.from_run(runs.get(tags["mlflow.parentRunId"])) if tags.get("step") == "cell" else None
 
 
 def test_run_id_of(run_id: str) -> str | None:
-    """The run in which a training's model was measured on the test split of its own images.
+    """The run that has the scores of a training's model on the test split of its own images.
 
-    That is its sweep's, where it won that, or else its newest `evaluate`; None where there is none. Images
-    that have changed since the training are split anew: what was measured on them does not count.
+    It is its sweep's run if it won the sweep, otherwise its newest `evaluate`; None if there is none. An
+    `evaluate` of images that have changed since the training does not count: they are split anew.
     """
     sweep = sweep_of(run_id)
     if sweep and sweep.tags.get("tested_run_id") == run_id:
@@ -200,24 +208,25 @@ def test_run_id_of(run_id: str) -> str | None:
 
 
 def _digests(run: Run) -> set[str]:
+    """The digests of a run's data sets."""
     return {used.dataset.digest for used in runs.dataset_inputs(run)}
 
 
 def history(run_id: str, key: str) -> list[float]:
-    """A run's values of a metric after each epoch, in order."""
+    """A run's values of a metric, one per epoch, in order."""
     history = MlflowClient().get_metric_history(run_id, key)
     return [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
 
 
 def fail(run_id: str, reason: str) -> None:
-    """Record a cell as failed, for a process that cannot do it itself any more."""
+    """Record a cell as FAILED, in place of its process, which has ended."""
     client = MlflowClient()
     client.set_tag(run_id, "reason", reason)
     client.set_terminated(run_id, "FAILED")
 
 
 def is_deleted(run_id: str) -> bool:
-    """Whether a run was deleted, in the UI perhaps, and by now even for good."""
+    """Whether a run was deleted (`mlflow runs delete`) or removed (`mlflow gc`)."""
     try:
         return MlflowClient().get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED
     except MlflowException as error:
@@ -227,18 +236,19 @@ def is_deleted(run_id: str) -> bool:
 
 
 def interrupt(run_id: str) -> None:
-    """Record that a cell was broken off."""
+    """Record a cell as KILLED, after an interrupt."""
     MlflowClient().set_terminated(run_id, "KILLED")
 
 
 def _search(experiment_id: str, condition: str) -> list[Run]:
+    """All runs of an experiment that meet a condition, oldest first."""
     client, token = MlflowClient(), None
     found: list[Run] = []
     while True:
         page = client.search_runs(
             [experiment_id],
             condition,
-            max_results=PAGE,
+            max_results=PAGE_RUNS,
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )

@@ -1,4 +1,4 @@
-"""Trials and cells of sweeps, read back from their runs."""
+"""Trials and cells of sweeps, read from their runs."""
 
 import json
 from collections.abc import Mapping
@@ -7,21 +7,21 @@ from typing import Any, Self
 
 from mlflow.entities import Run
 
-REPORT = "report/"  # before the names of a trial's scores among its run's metrics
+REPORT = "report/"  # prefix of a trial's scores among its run's metrics
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a recorded training came to.
+    """The result of a recorded training.
 
     Attributes:
         run_id: of its run.
-        scores: accuracy, precision, recall, f1, … of the best epoch on the validation split.
-        val_loss: of the best epoch, in nats.
+        scores: accuracy, precision, recall, f1, … of the best epoch on the validation split, by name.
+        val_loss: of the best epoch, nats per image.
         best_epoch: from 1.
-        epochs: how many were trained.
-        diverged: its loss was not finite, or it predicts one class for every image.
-        pruned: it was ended early, since it had fallen behind.
+        epochs: number of trained epochs.
+        diverged: the loss was not finite, or the model predicts one class for every image.
+        pruned: the pruner ended it early.
     """
 
     run_id: str
@@ -53,14 +53,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class CellRun:
-    """A cell of a sweep, or a finalist trained again, as its run tells.
+    """A cell of a sweep, or a finalist, read from its run.
 
     Attributes:
         run_id: of its run.
-        values: the cell's, by key.
-        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; RUNNING too where its process was killed.
-        trial: where it is FINISHED.
-        reason: why it is FAILED.
+        values: the cell's, by key of the grid.
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; RUNNING also after its process was killed.
+        trial: its result if FINISHED, otherwise None.
+        reason: why it is FAILED, otherwise empty.
     """
 
     run_id: str
