@@ -14,7 +14,10 @@ from pipeline.runtime.credentials import without_password
 # Raised by a store that fails. MLflow wraps most, but not all, errors of its transport and its database.
 STORE_ERRORS = (MlflowException, RequestException, SQLAlchemyError)
 
-__all__ = ["STORE_ERRORS", "StoreError", "first_line"]
+# MLflow's error codes of a missing model, version, alias, run or file; others are of a store that fails.
+MISSING_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+__all__ = ["MISSING_CODES", "STORE_ERRORS", "StoreError", "first_line"]
 
 
 def first_line(error: BaseException) -> str:

@@ -17,10 +17,8 @@ from mlflow.models.model import ModelInfo
 
 from pipeline.runtime.console import few
 from pipeline.runtime.errors import UserError
-from pipeline.tracking import first_line, runs
+from pipeline.tracking import MISSING_CODES, first_line, runs
 
-# MLflow's error codes of a missing model, version, run or file; other codes are of a store that fails.
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _MOST_NAMED = 4  # classes in a sentence
 
 
@@ -80,7 +78,7 @@ def look_up(uri: str) -> ModelDescription:
         info = mlflow.models.get_model_info(uri)
     except (MlflowException, OSError) as error:
         why = first_line(error)
-        if getattr(error, "error_code", "") not in ABSENT:
+        if getattr(error, "error_code", "") not in MISSING_CODES:
             if _has_description(uri):
                 raise
             why = "its files were deleted"  # a server answers that the download failed

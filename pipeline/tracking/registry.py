@@ -7,6 +7,7 @@ from mlflow.entities.model_registry import ModelVersion as ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipeline.runtime.errors import UserError
+from pipeline.tracking import MISSING_CODES
 
 # The longest description that every database stores: MLflow's column is VARCHAR(5000). SQLite takes any
 # length; PostgreSQL and MySQL count characters, SQL Server bytes.
@@ -15,11 +16,15 @@ MADE_BY = "register_run_id"  # tag of a version that `register` makes: its run
 
 
 def champion(name: str, alias: str) -> ModelVersion | None:
-    """The version of a registered model that has an alias; None if the model or the alias is missing."""
+    """The version of a registered model that has an alias; None if the model or the alias is missing.
+
+    Raises:
+        StoreError: the store fails.
+    """
     try:
         return MlflowClient().get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code in MISSING_CODES:
             return None
         raise
 
@@ -33,7 +38,7 @@ def champion_uri(name: str, alias: str, key: str) -> str:
         key: the parameter that can name another model, for the message.
 
     Raises:
-        UserError: there is none.
+        UserError: no version has the alias.
     """
     version = champion(name, alias)
     if version is None:

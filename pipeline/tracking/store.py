@@ -106,8 +106,8 @@ def local_part() -> str:
     uri = mlflow.get_tracking_uri()
     if uri.partition(":")[0] in ("sqlite", "file", "") or "://" not in uri:
         return f"the tracking store {uri}"
-    place = MlflowClient().get_experiment(experiment_id()).artifact_location
-    return f"the artifacts' folder {place}" if place.partition(":")[0] in ("file", place) else ""
+    location = MlflowClient().get_experiment(experiment_id()).artifact_location
+    return f"the artifacts' folder {location}" if location.partition(":")[0] in ("file", location) else ""
 
 
 def study_database(cache: Path) -> str:
