@@ -73,8 +73,8 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
             continue
         if not token.startswith("--"):
             raise UserError(f"{token!r}: not understood; allowed: --key value, as in --train.epochs 3")
-        key, equals, value = token[2:].partition("=")
-        value = value if equals else next(rest, None)
+        key, equals, given = token[2:].partition("=")
+        value = given if equals else next(rest, None)
         if value is None:
             raise UserError(f"--{key}: got no value; allowed: --{key} VALUE")
         options[key] = value
@@ -121,8 +121,8 @@ def _parse(options: Mapping[str, str]) -> dict[str, Any]:
             for key, value in options.items()
             if key.startswith(GRID) and key in _keys() and value[:1] == "{"
         }
-        source = CliSettingsSource(
-            Params,
+        source: CliSettingsSource[Any] = CliSettingsSource(
+            Params,  # type: ignore[arg-type]  # any pydantic model works
             cli_parse_args=[f"--{key}={'[0]' if key in ranges else value}" for key, value in options.items()],
             cli_parse_none_str="null",
             cli_enforce_required=False,
@@ -206,13 +206,13 @@ def _explain(error: Mapping[str, Any], overrides: Mapping[str, Any], file: Path)
         return _unknown(key, "command line" if lookup(overrides, key) is not None else str(file))
     if key is None:
         section = ".".join(names)
-        file = "command line" if lookup(overrides, section) is not None else file
+        where = "command line" if lookup(overrides, section) is not None else str(file)
         if error["type"] == "value_error":
             text = str(error["ctx"]["error"])
             return text if text.startswith(f"{section}.") else f"{section}: {text}"
         if error["type"] == "missing":
-            return f"{section} ({file}): missing; allowed: the section as the project's params.yaml has it"
-        return f"{section} ({file}): got {error['input']!r}; allowed: a section with keys"
+            return f"{section} ({where}): missing; allowed: the section as the project's params.yaml has it"
+        return f"{section} ({where}): got {error['input']!r}; allowed: a section with keys"
     origin = "command line" if lookup(overrides, key) is not None else str(file)
     if error["type"] == "missing":
         return f"{key} ({origin}): missing; allowed: {allowed(fields[key])}"

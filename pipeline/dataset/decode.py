@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -120,14 +120,14 @@ def read_images(images: Sequence[SourceImage], size: int, batch: int) -> Iterato
         uint8 (k, size, size, 3), those that could be decoded, and what became of all, without digests.
     """
     with ThreadPoolExecutor(cores()) as executor:
-        pending = deque()
+        pending: deque[tuple[int, list[Future[np.ndarray | str]]]] = deque()
         for first in range(0, len(images), batch):
             read = [executor.submit(_read_image, image, size) for image in images[first : first + batch]]
             pending.append((first, read))
             if len(pending) > 1:
-                yield _gathered(*pending.popleft(), images, size)
+                yield _gathered(pending.popleft(), images, size)
         while pending:
-            yield _gathered(*pending.popleft(), images, size)
+            yield _gathered(pending.popleft(), images, size)
 
 
 def _read_image(image: SourceImage, size: int) -> np.ndarray | str:
@@ -139,9 +139,10 @@ def _read_image(image: SourceImage, size: int) -> np.ndarray | str:
 
 
 def _gathered(
-    first: int, read: Sequence[Future[Any]], images: Sequence[SourceImage], size: int
+    batch: tuple[int, Sequence[Future[np.ndarray | str]]], images: Sequence[SourceImage], size: int
 ) -> tuple[np.ndarray, Decoded]:
     decoded, arrays = Decoded([], [], []), []
+    first, read = batch
     for index, future in enumerate(read, first):
         image = future.result()
         if isinstance(image, str):
@@ -159,7 +160,7 @@ def _in_order(
     length = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size * size)))
     workers = min(cores(), -(-len(images) // length))
     with _shared(images) as number, _executor(workers) as executor:
-        pending = deque()
+        pending: deque[tuple[int, Future[Decoded]]] = deque()
         try:
             for first in range(0, len(images), length):
                 chunk = executor.submit(_decode_chunk, number, first, first + length, size, file, start)
@@ -199,7 +200,8 @@ def _begin_process() -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 
@@ -231,7 +233,9 @@ def _decode_chunk(number: int, first: int, stop: int, size: int, file: int, star
 
 
 def _write_at(file: int, data: np.ndarray | bytes, position: int) -> None:
-    rest = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    rest = (
+        memoryview(data if isinstance(data, bytes) else data.data).cast("B") if len(data) else memoryview(b"")
+    )
     while rest:  # a disk that is nearly full takes a part, and refuses the next
         written = os.pwrite(file, rest, position)
         rest, position = rest[written:], position + written

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from pipeline.config.schema import DataParams
 from pipeline.dataset import splits, storage, summary
 from pipeline.dataset.decode import keep_rows, write_images
 from pipeline.dataset.storage import DamagedPrepared, Prepared, open_prepared
@@ -31,22 +32,7 @@ from pipeline.sources.source import Source, SourceImage, open_source
 __all__ = ["DamagedPrepared", "Prepared", "open_prepared", "prepare"]
 
 
-class DataSection(Protocol):
-    """The `data` section of params.yaml."""
-
-    source: str
-    sha256: str | None
-    image_size: int
-    splits: str
-    validation: float
-    test: float
-    limit: int | None
-    max_rejected: float
-    verify: bool
-    cache: str
-
-
-def prepare(data: DataSection, seed: int) -> Prepared:
+def prepare(data: DataParams, seed: int) -> Prepared:
     """Prepares the images of a source, or finds them prepared, and tells about it on the console.
 
     Args:
@@ -79,7 +65,7 @@ def prepare(data: DataSection, seed: int) -> Prepared:
     return prepared
 
 
-def _draw(source: Source, data: DataSection, seed: int) -> list[SourceImage]:
+def _draw(source: Source, data: DataParams, seed: int) -> list[SourceImage]:
     """The images of a source that are wanted; checks that each class has enough of them."""
     drawn = []
     for split in source.given or [""]:  # each has its share of the limit
@@ -89,25 +75,25 @@ def _draw(source: Source, data: DataSection, seed: int) -> list[SourceImage]:
         drawn += [mine[index] for index in splits.draw(names, labels, share, seed)]
     counts = Counter(image.label for image in drawn if image.split in ("", split_names.TRAIN))
     limit = data.limit if len(drawn) < len(source.images) else None
-    labels = {image.label for image in source.images}
+    every_label = {image.label for image in source.images}
     splits.check_sizes(
-        {label: counts[label] for label in labels}, splits.to_cut(source.given, data.test), limit
+        {label: counts[label] for label in every_label}, splits.to_cut(source.given, data.test), limit
     )
     return sorted(drawn, key=lambda image: image.name)
 
 
-def _key(source: Source, data: DataSection, seed: int) -> str:
+def _key(source: Source, data: DataParams, seed: int) -> str:
     """Names a set by all that shapes it: 16 hexadecimal digits."""
-    parameters = [data.image_size, data.splits, data.validation, data.test, data.limit, seed]
+    parameters = [int(data.image_size), data.splits, data.validation, data.test, data.limit, seed]
     return hashlib.sha256(repr((storage.FORMAT, source.fingerprint, parameters)).encode()).hexdigest()[:16]
 
 
 def _make_alone(
-    folder: Path, source: Source, drawn: Sequence[SourceImage], data: DataSection, seed: int
+    folder: Path, source: Source, drawn: Sequence[SourceImage], data: DataParams, seed: int
 ) -> Prepared:
     """Makes a set while no other process can, and all or nothing."""
     cache = Path(data.cache)
-    needed = len(drawn) * (3 * data.image_size**2 + 500) + 50_000
+    needed = len(drawn) * (3 * int(data.image_size) ** 2 + 500) + 50_000
     with disk_errors(cache, needed), prepare_lock(folder.parent):
         try:
             return open_prepared(folder, data.verify)  # the process that held the lock may have made it
@@ -120,10 +106,10 @@ def _make_alone(
         return open_prepared(folder)
 
 
-def _make(partial: Path, source: Source, drawn: Sequence[SourceImage], data: DataSection, seed: int) -> None:
+def _make(partial: Path, source: Source, drawn: Sequence[SourceImage], data: DataParams, seed: int) -> None:
     """Decodes, splits and saves images into an empty folder."""
     with (partial / storage.IMAGES).open("x+b", buffering=0) as file, ThreadPoolExecutor(1) as background:
-        decoded = write_images(drawn, data.image_size, file)
+        decoded = write_images(drawn, int(data.image_size), file)
         flushed = background.submit(os.fsync, file.fileno())  # the disk is busy while the rest is computed
         rejected = sorted((*source.rejected, *decoded.rejected), key=lambda image: image.name)
         listed = Path(data.cache) / "rejected.csv"  # outlives the folder where this fails
@@ -140,7 +126,7 @@ def _make(partial: Path, source: Source, drawn: Sequence[SourceImage], data: Dat
             raise UserError(f"{error}; {summary.left_out(rejected, listed)}") from error
         rejected += _leaked(kept, decoded.digests, assigned)
         rows = np.flatnonzero(assigned != splits.LEFT_OUT)
-        keep_rows(file, rows, len(kept), data.image_size)
+        keep_rows(file, rows, len(kept), int(data.image_size))
         storage.save(
             partial,
             names=[kept[row].name for row in rows],
@@ -148,7 +134,7 @@ def _make(partial: Path, source: Source, drawn: Sequence[SourceImage], data: Dat
             splits=assigned[rows],
             digests=[decoded.digests[row] for row in rows],
             rejected=sorted(rejected, key=lambda image: image.name),
-            image_size=data.image_size,
+            image_size=int(data.image_size),
             about=_about(source, data, seed),
         )
         flushed.result()
@@ -159,7 +145,7 @@ def _assign(
     drawn: Sequence[SourceImage],
     kept: Sequence[SourceImage],
     digests: Sequence[str],
-    data: DataSection,
+    data: DataParams,
     seed: int,
 ) -> np.ndarray:
     """The split of each image that could be decoded. A class of which none could is still a class."""
@@ -175,17 +161,15 @@ def _assign(
 
 def _leaked(kept: Sequence[SourceImage], digests: Sequence[str], assigned: np.ndarray) -> list[Rejection]:
     """The training images that are left out, each with the image that it is identical to."""
-    held_out = {
-        identity(digests[row]): kept[row].name
-        for row in np.flatnonzero((assigned == split_names.VALIDATION) | (assigned == split_names.TEST))[::-1]
-    }
+    rows = np.flatnonzero((assigned == split_names.VALIDATION) | (assigned == split_names.TEST))
+    held_out = {identity(digests[row]): kept[row].name for row in rows[::-1].tolist()}
     return [
         Rejection(kept[row].name, f"{summary.LEAKED}: {held_out[identity(digests[row])]!r}")
-        for row in np.flatnonzero(assigned == splits.LEFT_OUT)
+        for row in np.flatnonzero(assigned == splits.LEFT_OUT).tolist()
     ]
 
 
-def _about(source: Source, data: DataSection, seed: int) -> dict[str, Any]:
+def _about(source: Source, data: DataParams, seed: int) -> dict[str, Any]:
     parameters = {name: getattr(data, name) for name in ("source", "splits", "validation", "test", "limit")}
     parameters["source"] = without_password(data.source)
     return {

@@ -78,11 +78,11 @@ def complete(
     """
     splits = np.array(given, dtype=_DTYPE)
     trained = splits == TRAIN
-    held_out = {identities[row] for row in np.flatnonzero(~trained)}
+    held_out = {identities[row] for row in np.flatnonzero(~trained).tolist()}
     splits[trained & np.array([identity in held_out for identity in identities], bool)] = LEFT_OUT
     training = np.flatnonzero(splits == TRAIN)
     fractions = _missing(set(given), validation, test)
-    own = [identities[row] for row in training]
+    own = [identities[row] for row in training.tolist()]
     splits[training] = _assign(own, labels[training], classes, fractions, seed)
     return splits
 
@@ -198,7 +198,7 @@ def _cut(sizes: Sequence[int], fractions: Mapping[str, float]) -> list[str]:
         split: max(1, round(fractions[split] * total)) for split in (TEST, VALIDATION) if split in fractions
     }
     while sum(room.values()) >= total:
-        room[max(room, key=room.get)] -= 1
+        room[max(room, key=room.__getitem__)] -= 1
     cut = [TRAIN] * len(sizes)
     for index, size in enumerate(sizes):
         fitting = [split for split in room if size <= room[split]]

@@ -144,7 +144,7 @@ def save(
     path: Path,
     names: Sequence[str],
     labels: Sequence[str],
-    splits: Sequence[str],
+    splits: np.ndarray,
     digests: Sequence[str],
     rejected: Sequence[Rejection],
     image_size: int,
@@ -156,7 +156,7 @@ def save(
         path: The folder, with `IMAGES` in it.
         names: Of the images, length n.
         labels: The name of each one's class.
-        splits: The split of each.
+        splits: str (n,), the split of each.
         digests: The pixel digest of each.
         rejected: The images that were left out.
         image_size: Side of the square, px.
@@ -167,9 +167,8 @@ def save(
     numbers = np.array([number[label] for label in labels], np.int64)
     np.save(path / _LABELS, numbers)
     halves = np.array([(int(one[:HALF_A_DIGEST], 16), int(one[HALF_A_DIGEST:], 16)) for one in digests], "u8")
-    splits = np.asarray(splits)
     text, ends = packed(names)
-    arrays = {_SPLITS: splits, _DIGESTS: halves, _NAMES: text, _NAME_ENDS: ends}
+    arrays: dict[str, np.ndarray] = {_SPLITS: splits, _DIGESTS: halves, _NAMES: text, _NAME_ENDS: ends}
     for name, array in arrays.items():
         np.save(path / name, array)
     rows = zip(names, labels, splits.tolist(), digests, strict=True)
@@ -228,14 +227,14 @@ def data_digest(
     order = np.lexsort((numbers, labels, digests[:, 1], digests[:, 0]))
     whole = hashlib.sha256(repr((image_size, list(classes), names.tolist())).encode())
     for column, kind in ((digests, ">u8"), (labels, ">i8"), (numbers, ">i8")):
-        whole.update(np.ascontiguousarray(column[order], kind))
+        whole.update(np.ascontiguousarray(column[order], kind).data)
     return whole.hexdigest()[:32]
 
 
 def _is_noted(path: Path) -> bool:
     """Whether sizes and times are those of the files when they were last known to be right."""
     try:
-        return json.loads((path / _STAMPS).read_text(encoding="utf-8")) == _stamps(path)
+        return bool(json.loads((path / _STAMPS).read_text(encoding="utf-8")) == _stamps(path))
     except (FileNotFoundError, ValueError):
         return False
 
@@ -254,7 +253,8 @@ def _verify(path: Path, metadata: dict[str, Any]) -> None:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r")
+    mapped: np.ndarray = np.load(path, mmap_mode="r")
+    return mapped
 
 
 def _sum(path: Path) -> dict[str, Any]:

@@ -111,12 +111,13 @@ def _download(remote: Remote, entry: Entry, pause: float, timeout: float) -> Non
 def _transfer(remote: Remote, entry: Entry, timeout: float) -> None:
     """Makes one request for what is missing of the part, and adds the answer to it."""
     known = entry.known()
-    have = entry.have() if known.validator else 0
+    validator = known.validator or ""
+    have = entry.have() if validator else 0
     if entry.have() and entry.have() == known.size:
         return  # an earlier process ended between the last byte and the move
     headers = {"Accept-Encoding": "identity"}  # lengths and ranges shall count the file's own bytes
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": known.validator}
+        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     try:
         with requests.get(remote.url, headers=headers, stream=True, timeout=timeout) as response:
             _receive(response, entry, _begin(response, remote, entry, have))

@@ -75,7 +75,8 @@ def blob(*points: complex) -> np.ndarray:
     before, start, end, after = (np.roll(points, -k)[:, None] for k in (-1, 0, 1, 2))
     t = np.arange(6) / 6
     bend = t * (end - before) + t**2 * (2 * before - 5 * start + 4 * end - after)
-    return (start + (bend + t**3 * (3 * start - before - 3 * end + after)) / 2).ravel()
+    curve: np.ndarray = (start + (bend + t**3 * (3 * start - before - 3 * end + after)) / 2).ravel()
+    return curve
 
 
 def both(*half: complex) -> np.ndarray:

@@ -36,7 +36,7 @@ def header(data: bytes) -> tuple[str, str, tuple[int, int]]:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
         raise UnreadableImage("not an image", error) from error
-    return image.format, image.mode, image.size
+    return image.format or "", image.mode, image.size
 
 
 def pixel_digest(image: Image.Image, resized: np.ndarray) -> str:
@@ -55,7 +55,7 @@ def pixel_digest(image: Image.Image, resized: np.ndarray) -> str:
     """
     full_size = hashlib.sha256(image.tobytes())
     full_size.update(repr(image.size).encode())
-    return full_size.hexdigest()[:HALF_A_DIGEST] + hashlib.sha256(resized).hexdigest()[:HALF_A_DIGEST]
+    return full_size.hexdigest()[:HALF_A_DIGEST] + hashlib.sha256(resized.data).hexdigest()[:HALF_A_DIGEST]
 
 
 def identity(digest: str) -> str:

@@ -230,7 +230,7 @@ def _find_base(where: str, tree: _Tree, base: str = "") -> tuple[str, dict[str, 
         The folder that holds the class folders, the labelled names or the folders of splits; these by split,
         where it holds two or more that are labelled; and the unlabelled folders (Kaggle's test1/) passed by.
     """
-    unlabelled = ()
+    unlabelled: tuple[str, ...] = ()
     while not tree.is_flat(base):
         inside = sorted(tree.folders.get(base, ()))
         trees = [folder for folder in inside if tree.holds_classes(folder)]

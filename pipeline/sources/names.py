@@ -23,7 +23,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, row: int) -> str:
+    def __getitem__(self, row: int) -> str:  # type: ignore[override]  # slices are not needed
         count = len(self._ends)
         row = int(row) + count if row < 0 else int(row)
         if not 0 <= row < count:
@@ -36,10 +36,10 @@ class Names(Sequence[str]):
             return np.array_equal(self._ends, other._ends) and np.array_equal(self._text, other._text)
         return isinstance(other, tuple | list) and len(other) == len(self) and all(map(eq, self, other))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # as of any mutable sequence
 
     def __iter__(self) -> Iterator[str]:
-        text, start = memoryview(self._text), 0
+        text, start = memoryview(self._text.data), 0
         for end in self._ends.tolist():
             yield str(text[start:end], "utf-8")
             start = end

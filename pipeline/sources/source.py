@@ -164,7 +164,7 @@ def _sample() -> Source:
         for label in sample.CLASSES
         for number in range(sample.PICTURES_PER_CLASS)
     ]
-    program = [Path(module.__file__).read_text(encoding="utf-8") for module in (drawing, sample)]
+    program = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in (drawing, sample)]
     return Source(
         description="sample (images drawn by this program, not photos)",
         images=tuple(sorted(images, key=lambda image: image.name)),
@@ -175,7 +175,8 @@ def _sample() -> Source:
 
 
 def _download(source: str, cache: Path, sha256: str | None) -> Path:
-    from pipeline.sources.download import DOGS_VS_CATS, Remote, fetch
+    from pipeline.sources.download import DOGS_VS_CATS, fetch
+    from pipeline.sources.download_cache import Remote
 
     remote = DOGS_VS_CATS if source == "dogs-vs-cats" else Remote(source, sha256=sha256)
     return fetch(remote, cache / "downloads", check=check_zip)

@@ -46,7 +46,7 @@ def by_split(where: str, folders: Collection[str]) -> dict[str, str]:
     """
     given: dict[str, str] = {}
     for folder in sorted(folders):
-        split = split_of(folder)
+        split = split_of(folder) or ""
         if split in given:
             raise UserError(
                 f"{where} has two folders of {split} images, {given[split]!r} and {folder!r}: rename or "

@@ -75,13 +75,14 @@ class Archive:
         elif info.compress_type == zipfile.ZIP_DEFLATED:
             data = _inflate(packed, info.file_size)
         else:
-            kind = zipfile.compressor_names.get(info.compress_type, info.compress_type)
+            kind = zipfile.compressor_names.get(info.compress_type, info.compress_type)  # type: ignore[attr-defined]  # no stub
             raise UnreadableImage("damaged", f"compressed in the zip by {kind}; only deflate is read")
         if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
             raise UnreadableImage("damaged", "its checksum in the zip does not match")
         return data
 
     def _packed(self, info: zipfile.ZipInfo) -> bytes:
+        assert self._zip.fp, "the zip is open"
         file = self._zip.fp.fileno()
         try:
             header = os.pread(file, _LOCAL_HEADER.size, info.header_offset)
