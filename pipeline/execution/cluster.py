@@ -194,7 +194,7 @@ def _send_code(client: distributed.Client) -> None:
         path = Path(temporary, "pipeline.zip")
         with zipfile.ZipFile(path, "w") as archive:
             for package in (pipeline, served_image_classifier):
-                folder = Path(package.__file__).parent
+                folder = Path(str(package.__file__)).parent
                 for file in sorted(folder.rglob("*.py")):
                     archive.write(file, Path(folder.name, file.relative_to(folder)))
         client.upload_file(str(path))

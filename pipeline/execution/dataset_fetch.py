@@ -12,7 +12,7 @@ from pipeline.tracking import artifacts
 
 FOLDER = "data/prepared"  # of the artifacts of a sweep's run, for workers that have no such folder
 
-_opened: dict[tuple, Prepared] = {}
+_opened: dict[tuple[Any, ...], Prepared] = {}
 
 
 def open_dataset(images: Mapping[str, Any]) -> Prepared:

@@ -72,11 +72,11 @@ class DaskExecutor:
     """
 
     def __init__(
-        self, client: distributed.Client, worker_wait: float, close: Callable[[], None] | None = None
+        self, client: distributed.Client, worker_wait: float, close: Callable[[], object] | None = None
     ):
         self._client, self._worker_wait, self._close = client, worker_wait, close
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._futures: dict[str, distributed.Future] = {}
+        self._futures: dict[str, distributed.Future[Any]] = {}
         self._workers: dict[str, tuple[str, int]] = {}  # address and process id, by token
         self._exits = _Exits()
         client.subscribe_topic(worker.TOPIC, lambda event: self._take(event[1]))
@@ -171,16 +171,17 @@ class DaskExecutor:
             self._workers[event["token"]] = event["worker"], event["pid"]
         self._events.put(event)
 
-    def _done(self, token: str, future: distributed.Future) -> None:
+    def _done(self, token: str, future: distributed.Future[Any]) -> None:
         if self._futures.get(token) is not future:
             return  # it was ended on purpose
         self._events.put({"event": "ended", "token": token, "result": self._result(token, future)})
         del self._futures[token]
 
-    def _result(self, token: str, future: distributed.Future) -> Mapping[str, Any]:
+    def _result(self, token: str, future: distributed.Future[Any]) -> Mapping[str, Any]:
         error = future.exception() if future.status == "error" else None
         if future.status == "finished":
-            return future.result()
+            result: Mapping[str, Any] = future.result()
+            return result
         if isinstance(error, KilledWorker):
             _, pid = self._workers.get(token, ("", 0))
             how = self._exits.of(pid) if self._close else ""  # of other machines' processes nothing is known

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -129,13 +130,13 @@ class Fence:
         tag = _self() | {"token": self.token, "beat": self._beats}
         runs.set_tags({TAG: json.dumps(tag)}, self._run_id)
 
-    def _read(self) -> dict:
+    def _read(self) -> dict[str, Any]:
         return _parsed(runs.get(self._run_id).data.tags.get(TAG, ""))
 
 
 def token_of(run_id: str) -> str:
     """The token of the driver that has a sweep; empty where none has."""
-    return _parsed(runs.get(run_id).data.tags.get(TAG, "")).get("token", "")
+    return str(_parsed(runs.get(run_id).data.tags.get(TAG, "")).get("token", ""))
 
 
 def _text(file: Path) -> str:
@@ -145,14 +146,15 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _parsed(text: str) -> dict:
+def _parsed(text: str) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        content: dict[str, Any] = json.loads(text)
     except ValueError:  # nothing, or cut off by a full disk
         return {}
+    return content
 
 
-def _self() -> dict:
+def _self() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "machine": _machine(),
@@ -180,11 +182,11 @@ def _started(pid: int) -> str:
         return ""
 
 
-def _is_here(other: dict) -> bool:
+def _is_here(other: dict[str, Any]) -> bool:
     return other.get("machine") == _machine()
 
 
-def _is_gone(other: dict) -> bool:
+def _is_gone(other: dict[str, Any]) -> bool:
     """Whether a driver of this machine has ended; False of one that cannot be looked at from here."""
     if not _is_here(other):
         return False
@@ -195,14 +197,14 @@ def _is_gone(other: dict) -> bool:
     except PermissionError:
         return False
     # one of this very process was broken off
-    return other["pid"] == os.getpid() or _started(other["pid"]) != other["started"]
+    return bool(other["pid"] == os.getpid()) or _started(other["pid"]) != other["started"]
 
 
-def _who(other: dict) -> str:
+def _who(other: dict[str, Any]) -> str:
     return f"a sweep in process {other.get('pid', '?')} on {other.get('host', 'another machine')}"
 
 
-def _refusal(study: str, other: dict) -> str:
+def _refusal(study: str, other: dict[str, Any]) -> str:
     return (
         f"another sweep drives study {study}: process {other.get('pid')} on {other.get('host')}, since "
         f"{other.get('since')}, in {other.get('folder')}; wait for it, or stop it (kill {other.get('pid')}) "

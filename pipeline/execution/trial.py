@@ -123,9 +123,10 @@ def _log_missing(run_id: str, newest: Checkpoint | None, names: Sequence[str]) -
     def missing(epoch: int) -> list[str]:
         return [name for name in names if epoch not in logged[name]]
 
-    for epoch in range(1, newest.epoch + 1 if newest else 1):
-        if lacking := missing(epoch):
-            runs.log_metrics({name: newest.history[name][epoch - 1] for name in lacking}, step=epoch)
+    if newest:
+        for epoch in range(1, newest.epoch + 1):
+            if lacking := missing(epoch):
+                runs.log_metrics({name: newest.history[name][epoch - 1] for name in lacking}, step=epoch)
     return missing
 
 

@@ -51,7 +51,7 @@ def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
         diverged=trial.diverged,
         digest=digest,
         params=params | {"data.source": without_password(params["data.source"])},
-        images=None if missing else _known(prepared),
+        images=None if missing or isinstance(prepared, UserError) else _known(prepared),
         missing=missing,
         entry=_entry(run_id),
         validation=_report(run_id, "report"),
@@ -126,7 +126,9 @@ def _entry(run_id: str) -> LeaderboardEntry | None:
 def _comparison(said: Mapping[str, Any]) -> WinnerComparison | None:
     """What a sweep's verdict says of its winner; None where it was compared with no other."""
     of_winner = [one for one in said["finalists"] if one["run_id"] == said["winner"]["run_id"]]
-    seeds = of_winner[0] if said["ranked_by_mean"] else {"seeds": [], "mean": 0.0, "spread": None}
+    seeds: Mapping[str, Any] = (
+        of_winner[0] if said["ranked_by_mean"] else {"seeds": [], "mean": 0.0, "spread": None}
+    )
     return WinnerComparison(
         not_significantly_worse=[entry["name"] for entry in said["not_significantly_worse"]],
         compared=said["compared"],

@@ -118,10 +118,10 @@ def _cell(
         run_id=cell.run_id,
         name=history.name,
         values={key: cell.values[key] if key in cell.values else sweep.setting(key) for key in keys},
-        scores={name: cell.trial.scores[name] for name in (*leaderboard.SCORES, metric)},
-        best_epoch=cell.trial.best_epoch,
-        diverged=cell.trial.diverged,
-        pruned=cell.trial.pruned,
+        scores={name: cell.result.scores[name] for name in (*leaderboard.SCORES, metric)},
+        best_epoch=cell.result.best_epoch,
+        diverged=cell.result.diverged,
+        pruned=cell.result.pruned,
         worker=history.worker,
         started=history.started,
         ended=history.ended,
@@ -149,10 +149,10 @@ def _images(
     files = artifacts.names(run_id, "data")
     about = json.loads(artifacts.read(run_id, "data/metadata.json")) if "metadata.json" in files else {}
     names = (split_names.TRAIN, split_names.VALIDATION, split_names.TEST)
-    there = isinstance(prepared, Prepared)
+    found, missing = (None, prepared) if isinstance(prepared, str) else (prepared, "")
     counts = (
-        {name: prepared.counts(name) for name in names}
-        if there
+        {name: found.counts(name) for name in names}
+        if found
         else {name: int(metrics.get(f"images/{name}", 0)) for name in names}
     )
     return Images(
@@ -160,10 +160,10 @@ def _images(
         understood_as=without_password(about.get("understood_as", "")),
         image_size=int(about.get("image_size", 0)),
         counts=counts,
-        classes=prepared.classes if there else (),
-        examples=_examples(prepared) if there else {},
+        classes=found.classes if found else (),
+        examples=_examples(found) if found else {},
         rejected=_rejected(artifacts.read(run_id, "data/rejected.csv")) if "rejected.csv" in files else [],
-        missing="" if there else prepared,
+        missing=missing,
     )
 
 

@@ -56,7 +56,7 @@ def importance(
 
 def _full_grid(cells: Sequence[Sequence[Any]], scores: Sequence[float]) -> np.ndarray | None:
     """The scores with one axis for each parameter; None where a combination is missing or there twice."""
-    levels = [{} for _ in cells[0]]
+    levels: list[dict[str, int]] = [{} for _ in cells[0]]
     places = [
         tuple(known.setdefault(repr(value), len(known)) for known, value in zip(levels, cell, strict=True))
         for cell in cells
@@ -104,7 +104,7 @@ def _estimated(
     keys: Sequence[str],
     cells: Sequence[Mapping[str, Any]],
     scores: Sequence[float],
-    direction: str,
+    direction: Literal["minimize", "maximize"],
     without: str,
 ) -> Importance | str:
     """PED-ANOVA: S. Watanabe, A. Bansal and F. Hutter, PED-ANOVA (2023), as Optuna has it."""
@@ -138,7 +138,7 @@ def _estimated(
 
 def _sorted(shares: Mapping[str, float]) -> dict[str, float]:
     """The largest first."""
-    return {key: float(shares[key]) for key in sorted(shares, key=shares.get, reverse=True)}
+    return {key: float(shares[key]) for key in sorted(shares, key=shares.__getitem__, reverse=True)}
 
 
 def _distribution(values: Sequence[Any]) -> BaseDistribution:

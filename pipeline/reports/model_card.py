@@ -15,7 +15,7 @@ from pipeline.evaluation.metrics import Report
 from pipeline.evaluation.objective import Objective
 from pipeline.pages import markdown
 from pipeline.pages.markdown import escape
-from pipeline.reports.card_facts import Facts, LeaderboardEntry, Registered
+from pipeline.reports.card_facts import Facts, LeaderboardEntry, Registered, WinnerComparison
 from pipeline.runtime.console import counted, few
 from pipeline.sources import split_names
 
@@ -285,7 +285,11 @@ def _leaderboard(facts: Facts) -> str:
         text += " **The sweep was unfinished when this was written**: it is the place among the cells so far."
     if entry.failed:
         text += f" {counted(entry.failed, 'cell')} failed."
-    parts = ["## Place in the leaderboard", text, *(_comparison(entry) if entry.comparison else [])]
+    parts = [
+        "## Place in the leaderboard",
+        text,
+        *(_comparison(entry.comparison) if entry.comparison else []),
+    ]
     return "\n\n".join(parts)
 
 
@@ -295,9 +299,9 @@ def _ranked_by(entry: LeaderboardEntry) -> str:
     return f"{entry.metric}{lower}{means}"
 
 
-def _comparison(entry: LeaderboardEntry) -> list[str]:
-    """How sure the first place is."""
-    comparison, parts = entry.comparison, []
+def _comparison(comparison: WinnerComparison) -> list[str]:
+    """The evidence for the first place."""
+    parts = []
     if comparison.seeds:
         spread = "" if comparison.spread is None else f" ± {comparison.spread:.4f}"
         what = "mean" if comparison.spread is None else "mean and standard deviation from seed to seed"
