@@ -12,14 +12,14 @@ from pipeline.tracking import artifacts
 
 FOLDER = "data/prepared"  # of the artifacts of a sweep's run, for workers that have no such folder
 
-_opened: dict[tuple[Any, ...], Prepared] = {}
+_datasets: dict[tuple[Any, ...], Prepared] = {}
 
 
 def open_dataset(images: Mapping[str, Any]) -> Prepared:
     """The prepared images of a task, from this machine's disk or else from the sweep's run.
 
     Raises:
-        ChangedImages: they are not what the sweep began with.
+        ChangedImages: they are not the images that the sweep started with.
     """
     path, digest = Path(images["path"]), images["digest"]
     try:
@@ -28,13 +28,13 @@ def open_dataset(images: Mapping[str, Any]) -> Prepared:
             if not path.exists():
                 _fetch(images["run_id"], path, digest)
         stamp = storage.stamp(path)
-        if (path, stamp) not in _opened:
+        if (path, stamp) not in _datasets:
             found = prepare.open_prepared(path)
             if found.digest != digest:
                 raise prepare.DamagedPrepared("other images")
-            _opened.clear()
-            _opened[path, stamp] = found
-        return _opened[path, stamp]
+            _datasets.clear()
+            _datasets[path, stamp] = found
+        return _datasets[path, stamp]
     except (prepare.DamagedPrepared, FileNotFoundError) as error:
         raise ChangedImages(
             f"the prepared images in {path} changed while the sweep ran ({error}); rerun the same "

@@ -67,7 +67,7 @@ class DaskExecutor:
 
     Args:
         client: connected to the cluster.
-        worker_wait: seconds that `call` waits for a worker where there is none.
+        worker_wait: seconds that `call` waits for a worker if none is present.
         close: closes the cluster, where it is this process's own.
     """
 
@@ -99,7 +99,7 @@ class DaskExecutor:
         """Send a cell `worker.CONTINUE`, `worker.PRUNE` or `worker.STOP`."""
         if token in self._workers:
             address, _ = self._workers[token]
-            # A worker that is gone takes no orders; that it is gone is told by its cell's end.
+            # A lost worker accepts no orders; its cell's end reports the loss.
             self._client.run(worker.send_command, token, command, workers=[address], on_error="ignore")
 
     def stop_others(self, study: str, session: str) -> list[str]:
@@ -110,7 +110,7 @@ class DaskExecutor:
     def end(self, token: str) -> None:
         """End a cell at once, by ending its worker's process, which Dask's nanny starts anew.
 
-        Where another client's tasks run on that worker, the process stays: the cell is told to stop at the
+        Where another client's tasks run on that worker, the process stays: the cell stops at the
         end of its epoch, and its worker takes no other cell before.
         """
         if future := self._futures.pop(token, None):
@@ -184,7 +184,7 @@ class DaskExecutor:
             return result
         if isinstance(error, KilledWorker):
             _, pid = self._workers.get(token, ("", 0))
-            how = self._exits.of(pid) if self._close else ""  # of other machines' processes nothing is known
+            how = self._exits.of(pid) if self._close else ""  # other machines' processes cannot be inspected
             return {"state": failures.DIED, "reason": f"its process died{how}"}
         if error is None:
             return {"state": failures.BROKEN, "reason": "the connection to the cluster was lost"}

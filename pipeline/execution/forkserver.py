@@ -1,6 +1,6 @@
 """A process that has imported everything a worker needs, from which workers are forked.
 
-Importing TensorFlow takes seconds of a core. Begun with the command, it is done once for all workers, while
+Importing TensorFlow takes seconds of a core. Started with the command, it is done once for all workers, while
 the driver opens the store and prepares the images; a worker in place of one that died is there at once.
 """
 

@@ -1,4 +1,4 @@
-"""One training, recorded: what `train` does once and a sweep once a cell."""
+"""One training, recorded: by `train` once, by a sweep once per cell."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What a worker does: train one cell at a time, tell how it goes, and do what it is told meanwhile.
+"""What a worker does: train one cell at a time, report its progress, and follow the driver's orders.
 
 The same code runs in a thread of the driver's process and in a worker of a Dask cluster. This module imports
 nothing heavy, since a Dask scheduler, which only passes tasks on, has to import it too.
@@ -73,7 +73,7 @@ class _InFlight:
 _in_flight: dict[str, _InFlight] = {}
 _one_at_a_time = threading.Lock()
 _importing = threading.Lock()
-_shared = False  # whether TensorFlow has been told what of the machine it may use
+_shared = False  # whether TensorFlow is configured with the part of the machine that it may use
 
 
 def dask_setup(worker: Any) -> None:
@@ -179,7 +179,7 @@ def _run(cell: _InFlight, emit: Callable[[dict[str, Any]], None]) -> dict[str, A
     from pipeline.runtime.errors import Interrupted, TakenOver, UserError
 
     try:
-        if not logs.debugging():  # a worker of another machine's cluster, which goes on so once it is told
+        if not logs.debugging():  # a worker of another machine's cluster, which keeps this setting
             logs.configure(task.params.get("log", "info"))
         _connect(task.store)
         return _train(cell, emit)
