@@ -11,7 +11,7 @@ from conftest import ROOT
 from pipeline.config.command_line import load
 from pipeline.evaluation import intervals, metrics
 from pipeline.pages import markdown
-from pipeline.reports import model_card
+from pipeline.reports import card_sections, model_card
 from pipeline.reports.card_facts import Facts, Images, LeaderboardEntry, Mistake, Registered, WinnerComparison
 
 LIMIT = 5000
@@ -211,7 +211,7 @@ def test_card_says_how_far_a_finalist_varies_with_its_seed():
 
 def test_no_mistake_means_no_sheet():
     known = facts(((20, 0), (0, 20)), mistakes=[])
-    assert not model_card.has_sheet(known)
+    assert not card_sections.has_sheet(known)
     for text in (model_card.render(known, REGISTERED), model_card.description(known, REGISTERED, LIMIT)):
         assert "no mistake on the 40 validation images" in text
         assert "Nothing on the validation split" in text
@@ -220,7 +220,7 @@ def test_no_mistake_means_no_sheet():
 
 def test_images_that_are_gone_are_said_to_be():
     known = facts(images=None, missing="the images have changed since the training")
-    assert not model_card.has_sheet(known)
+    assert not card_sections.has_sheet(known)
     text = model_card.render(known, REGISTERED)
     assert text.count("the images have changed since the training") == 2
     assert "mistakes.png" not in text and "0.jpg" in text

@@ -90,7 +90,7 @@ def test_part_of_a_grid_is_estimated_and_its_limits_are_said(direction):
     assert math.fsum(found.shares.values()) == pytest.approx(1)
     assert found.interactions is None
     assert "not every combination was trained" in found.caption
-    assert "interactions are not told apart" in found.caption
+    assert "interactions are not separated" in found.caption
 
 
 def test_combination_that_is_there_twice_is_no_full_grid():

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
 from pipeline.config.command_line import load
-from pipeline.reports import collect_card, model_card
+from pipeline.reports import card_sections, collect_card
 from pipeline.runtime.errors import UserError
 from pipeline.steps import evaluate, explain, export, register
 from pipeline.sweep import selection
@@ -138,7 +138,7 @@ def test_winner_and_place_follow_the_metric_that_ranks_now(client, tmp_path):
     assert selection.select(None, "register.run_id", "sweep") == cells["a"]
     entry = collect_card._entry(cells["b"])
     assert (entry.rank, entry.metric, entry.value, entry.other) == (2, "loss", 0.6, ("LR_1", 0.5))
-    assert model_card._ranked_by(entry) == "loss (lower is better)"
+    assert card_sections._ranked_by(entry) == "loss (lower is better)"
 
 
 def test_every_command_takes_the_newest_sweep(client, tmp_path):

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.metrics import Report
 
+FOLDER, CARD, SHEET = "card", "model_card.md", "mistakes.png"  # among a run's artifacts
+
 MOST_MISTAKES = 8  # that a card shows
 
 
 @dataclass(frozen=True)
 class Images:
-    """What is known of the prepared images.
+    """Facts about the prepared images.
 
     Attributes:
         counts: Images by split, then by class.
@@ -50,7 +52,7 @@ class WinnerComparison:
 
 @dataclass(frozen=True)
 class LeaderboardEntry:
-    """Where a cell stands in its sweep's leaderboard.
+    """A cell's place in its sweep's leaderboard.
 
     Attributes:
         sweep_run_id: The sweep's run.
@@ -92,7 +94,7 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of a training.
+    """Facts about a training.
 
     Attributes:
         run_id: Its run.
@@ -108,7 +110,7 @@ class Facts:
         entry: None where it is no cell of a sweep.
         validation: Its report.
         test: The run that measured it on the test split, and its report there; None where none did.
-        mistakes: On the validation split, the surest first, at most `MOST_MISTAKES`.
+        mistakes: On the validation split, the most confident first, at most `MOST_MISTAKES`.
     """
 
     run_id: str

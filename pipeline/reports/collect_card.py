@@ -31,7 +31,7 @@ from pipeline.tracking.trials import Trial
 
 
 def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
-    """What is known of a training; nothing is predicted, all scores are of predictions that were recorded.
+    """Facts about a training; nothing is predicted, all scores are of predictions that were recorded.
 
     Args:
         run_id: Of a finished training, or a sweep's cell.
@@ -51,7 +51,7 @@ def facts(run_id: str, digest: str, prepared: Prepared | UserError) -> Facts:
         diverged=trial.diverged,
         digest=digest,
         params=params | {"data.source": without_password(params["data.source"])},
-        images=None if missing or isinstance(prepared, UserError) else _known(prepared),
+        images=None if missing or isinstance(prepared, UserError) else _images_of(prepared),
         missing=missing,
         entry=_entry(run_id),
         validation=_report(run_id, "report"),
@@ -84,7 +84,7 @@ def _missing(prepared: Prepared | UserError, digest: str, validation: Prediction
     return ""
 
 
-def _known(prepared: Prepared) -> Images:
+def _images_of(prepared: Prepared) -> Images:
     return Images(
         counts={
             split: prepared.counts(split)
@@ -105,7 +105,7 @@ def _entry(run_id: str) -> LeaderboardEntry | None:
     if rank is None:
         raise UserError(f"run {run_id} is a cell that is not finished, or was deleted; name another")
     said = verdict.fitting(sweep.run_id, ranked)
-    # of the best cell, the next one tells by how little it won
+    # of the best cell, the next one shows the margin
     others = ranked.cells[1:2] if rank == 1 else ranked.cells[:1]
     other = [(Cell(cell.values).name, ranked.value(cell)) for cell in others]
     return LeaderboardEntry(
@@ -149,7 +149,7 @@ def _test(run_id: str) -> tuple[str, metrics.Report] | None:
 
 
 def _report(run_id: str, folder: str) -> metrics.Report:
-    """What a run's predictions were reported as; they are not complete where there are many classes."""
+    """What a run's predictions were reported as; incomplete for many classes."""
     loss = runs.get(run_id).data.metrics.get(f"{folder}/loss", math.nan)
     return report.read_classification(lambda name: artifacts.read(run_id, f"{folder}/{name}"), loss)
 

@@ -26,7 +26,7 @@ from pipeline.sweep.ranking import Ranking
 from pipeline.tracking import artifacts, metric_histories, runs, store, sweep_runs
 from pipeline.tracking.trials import CellRun
 
-UI = "http://127.0.0.1:5000"  # where `mlflow ui` is, unless it is told otherwise
+UI = "http://127.0.0.1:5000"  # where `mlflow ui` is, by default
 EXAMPLES, EXAMPLE_SIDE = 12, 96  # images of all classes together, at least one of each; px
 MOST_CLASSES = 30  # that examples are shown of
 
@@ -61,9 +61,9 @@ def gather(run_id: str, ranking: Ranking, prepared: Prepared | str, exhibits: Ex
     run = runs.get(run_id)
     sweep, settings, metric = sweep_runs.Sweep.from_run(run), run.data.params, ranking.objective.name
     begun = [cell for cell in sweep.cells() if not cell.trial]
-    told = metric_histories.of(cell.run_id for cell in [*ranking.cells, *begun])
+    histories = metric_histories.of(cell.run_id for cell in [*ranking.cells, *begun])
     keys = ordered(dict.fromkeys(key for cell in ranking.cells for key in cell.values))
-    cells = [_cell(cell, told[cell.run_id], sweep, keys, metric) for cell in ranking.cells]
+    cells = [_cell(cell, histories[cell.run_id], sweep, keys, metric) for cell in ranking.cells]
     ends = [run.info.end_time or 0, *(cell.ended for cell in cells)]
     split = urlsplit(store.uri())
     served = split.scheme in ("http", "https")
@@ -83,7 +83,7 @@ def gather(run_id: str, ranking: Ranking, prepared: Prepared | str, exhibits: Ex
         keys=keys,
         cells=cells,
         failed=[
-            Failed(cell.run_id, told[cell.run_id].name, cell.reason or "it says no reason")
+            Failed(cell.run_id, histories[cell.run_id].name, cell.reason or "it says no reason")
             for cell in begun
             if cell.status == "FAILED"
         ],
@@ -187,7 +187,7 @@ def _environment(
     tags: Mapping[str, str], settings: Mapping[str, str], cells: Sequence[Cell], exhibits: Exhibits
 ) -> list[tuple[str, str]]:
     workers = sorted({cell.worker for cell in cells if cell.worker})
-    known = {
+    entries = {
         "Machine of the sweep": tags.get("machine", ""),
         "Workers": few(workers),
         "Numbers that training computes with": settings.get("train.precision", ""),
@@ -196,4 +196,4 @@ def _environment(
         "Commit of the code": tags.get("mlflow.source.git.commit", ""),
         "Seed": settings.get("seed", ""),
     }
-    return [(name, value) for name, value in known.items() if value]
+    return [(name, value) for name, value in entries.items() if value]

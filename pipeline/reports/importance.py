@@ -58,7 +58,7 @@ def _full_grid(cells: Sequence[Sequence[Any]], scores: Sequence[float]) -> np.nd
     """The scores with one axis for each parameter; None where a combination is missing or there twice."""
     levels: list[dict[str, int]] = [{} for _ in cells[0]]
     places = [
-        tuple(known.setdefault(repr(value), len(known)) for known, value in zip(levels, cell, strict=True))
+        tuple(codes.setdefault(repr(value), len(codes)) for codes, value in zip(levels, cell, strict=True))
         for cell in cells
     ]
     shape = tuple(map(len, levels))
@@ -130,7 +130,7 @@ def _estimated(
         None,
         "An estimate, since not every combination was trained: how far a parameter's values among the best "
         f"{best} cells differ from those among all {len(cells):,} (PED-ANOVA, as Optuna computes it), 100 % "
-        "together. It sees one parameter at a time: interactions are not told apart, and a parameter that "
+        "together. It sees one parameter at a time: interactions are not separated, and a parameter that "
         f"matters only in combination may have a bar or none.{without} A large share does not say which "
         "value is better: the other figures do.",
     )

@@ -123,16 +123,16 @@ def _tags(facts: "Facts") -> dict[str, str]:
 
 def _log_card(facts: "Facts", images: "Prepared | UserError", version: "ModelVersion", own_id: str) -> None:
     """Log the model card to the active run, and set it as the version's description."""
-    from pipeline.reports import collect_card, model_card
+    from pipeline.reports import card_facts, card_sections, collect_card, model_card
     from pipeline.reports.card_facts import Registered
     from pipeline.tracking import artifacts, catalog, registry
 
     python, requirements = catalog.requirements_of(version.source or "")
     registered = Registered(version.name, str(version.version), own_id, python, requirements)
-    files = {model_card.CARD: model_card.render(facts, registered).encode()}
-    if model_card.has_sheet(facts) and not isinstance(images, UserError):
-        files[model_card.SHEET] = collect_card.sheet(facts.mistakes, images)
-    artifacts.log_files(files, model_card.FOLDER)
+    files = {card_facts.CARD: model_card.render(facts, registered).encode()}
+    if card_sections.has_sheet(facts) and not isinstance(images, UserError):
+        files[card_facts.SHEET] = collect_card.sheet(facts.mistakes, images)
+    artifacts.log_files(files, card_facts.FOLDER)
     registry.describe(version, model_card.description(facts, registered, registry.DESCRIPTION_BYTES))
 
 
