@@ -55,7 +55,8 @@ HOW = {
     "uv tool install pre-commit && pre-commit install": "tests/test_documents.py::test_hooks",
     "ruff check .": "tests/test_house.py::test_code_is_formatted_and_lints",
     "ruff format --check .": "tests/test_house.py::test_code_is_formatted_and_lints",
-    'pytest -m "not slow" tests/test_house.py tests/test_documents.py': ".ci/run",
+    "mypy": "tests/test_house.py::test_types",
+    'pytest -m "not slow" tests/test_house.py tests/test_glossary.py tests/test_documents.py': ".ci/run",
     "python docs/architecture.py": "tests/test_documents.py::test_architecture_is_drawn",
     f"mlflow run . {_UV} -P model.name=tiny": "tests/test_additions.py::added",
     f"mlflow run . -e sweep {_UV} -P sweep.metric=mcc": "tests/test_additions.py::added",
@@ -377,10 +378,10 @@ def test_hooks():
     listed = [
         command
         for command in commands(ROOT / "CONTRIBUTING.md")
-        if command.startswith("ruff") or "test_house" in command
+        if command.startswith(("ruff", "mypy")) or "test_house" in command
     ]
     assert [hook["entry"] for hook in repository["hooks"]] == listed
     for hook in repository["hooks"]:
         assert (hook["language"], hook["pass_filenames"], hook["always_run"]) == ("system", False, True)
     house = (ROOT / "tests/test_house.py").read_text()
-    assert all(word in house for word in ('"ruff"', '"check"', '"format", "--check"'))
+    assert all(word in house for word in ('"ruff"', '"check"', '"format", "--check"', '"mypy"'))
