@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def images(folder: Path, **classes: int) -> Path:
-    """A folder with one folder a class and so many small images in each, no two alike."""
+    """A folder with one folder per class and so many small images in each, no two alike."""
     for number, (label, count) in enumerate(classes.items()):
         (folder / label).mkdir(parents=True)
         for index in range(count):

@@ -110,7 +110,7 @@ def test_alias_moves_on_a_better_objective_and_on_a_significant_one_where_that_i
 
     def judge(value: float, p_value: float, only_significant: bool, metric: str = "accuracy"):
         found = comparison.Comparison(Objective(metric), value, 0.8, 40, p_value, "McNemar")
-        return contest.judge(found, only_significant)
+        return contest.decide_from(found, only_significant)
 
     takes = {
         (value, p_value, only): judge(value, p_value, only).takes
@@ -131,7 +131,7 @@ def test_alias_moves_on_a_better_objective_and_on_a_significant_one_where_that_i
     assert refused.tags["compared_p_value"] == "0.2" and refused.tags["compared_with_version"] == "1"
     loss = judge(0.7, 0.01, True, "loss")
     assert loss.takes and "of version 1, the champion (lower is better)" in loss.reason
-    other_split = replace(contest, theirs=images(16, "another digest")).judge(
+    other_split = replace(contest, theirs=images(16, "another digest")).decide_from(
         comparison.Comparison(Objective("f1"), 0.7, 0.8, 40, 0.5, "paired bootstrap"), False
     )
     assert "trained on other images or another split, and may have seen some" in other_split.reason

@@ -191,7 +191,7 @@ def test_names_in_any_script_survive_the_files(tmp_path):
 def test_the_progress_bar_and_the_console(data, capsys):
     prepare(data, seed=1)
     assert capsys.readouterr().out.splitlines() == [
-        f"source: {data.source}: one folder a class",
+        f"source: {data.source}: one folder per class",
         "20 images in 2 classes (cat 10, dog 10): 12 train, 4 validation, 4 test",
     ]
 

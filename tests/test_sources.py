@@ -81,7 +81,7 @@ def test_one_folder_a_class(make):
     assert list(labels(source).items()) == [("Cat/1.jpg", "Cat"), ("Dog/a.JPEG", "Dog"), ("Dog/b.png", "Dog")]
     assert [image.read() for image in source.images] == [b"Cat/1.jpg", b"Dog/a.JPEG", b"Dog/b.png"]
     assert source.rejected == source.notes == ()
-    assert "one folder a class" in source.description
+    assert "one folder per class" in source.description
 
 
 def test_three_classes_and_names_that_look_like_labels_in_class_folders(make):
@@ -261,7 +261,7 @@ def test_names_without_labels(make):
     text = refusal(make(named("IMG_1.jpg", "IMG_2.jpg")))
     assert "carry no labels" in text
     assert "'IMG_1.jpg', 'IMG_2.jpg'" in text
-    assert "one folder a class" in text
+    assert "one folder per class" in text
 
 
 @pytest.mark.parametrize("names", [["cat/1.jpg", "cat/2.jpg"], ["cat.1.jpg", "cat.2.jpg"], ["a/cat/1.jpg"]])

@@ -453,7 +453,7 @@ def test_plan_counts_what_is_done_and_what_is_left(arguments, total, waiting):
         assert planned.failed == [run for run in waiting if run == FAILED], (
             "of another grid, it is not asked for"
         )
-        assert planned.known[plan.identity(params, FAILED.values)] == FAILED
+        assert planned.existing[plan.identity(params, FAILED.values)] == FAILED
 
 
 def test_plan_of_a_new_sweep():

@@ -1,4 +1,4 @@
-"""How params.yaml and a command line become parameters, and what a user is told where they do not.
+"""How params.yaml and a command line become parameters, and the error a user gets if they do not.
 
 Precedence: the command line, then the file named by `--params`, then the project's own params.yaml.
 """

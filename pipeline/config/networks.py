@@ -56,7 +56,7 @@ BACKBONE_FILES = (".keras",)
 WEIGHTS_FILES = (".keras", ".h5")
 
 
-def known_backbone(name: str) -> str:
+def valid_backbone(name: str) -> str:
     """Validates a backbone: one of `APPLICATIONS`, or the path of a Keras file.
 
     Raises:
@@ -72,7 +72,7 @@ def known_backbone(name: str) -> str:
     )
 
 
-def known_weights(name: str) -> str:
+def valid_weights(name: str) -> str:
     """Validates weights: `imagenet`, `none`, or the path of a weights file.
 
     Raises:

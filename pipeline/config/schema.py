@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.fields import Float, Int, Section, Text, distinct
-from pipeline.config.networks import NETWORKS, known_backbone, known_weights
+from pipeline.config.networks import NETWORKS, valid_backbone, valid_weights
 
 if TYPE_CHECKING:
     NetworkName = str
@@ -124,12 +124,12 @@ class ModelParams(Section):
         description="simple_cnn, small_resnet: constant initial value of every bias"
     )
     dropout: Float = Field(ge=0, lt=1, description="dropout rate before the last layer; not in vgg16_cam")
-    backbone: Annotated[Text, AfterValidator(known_backbone)] = Field(
+    backbone: Annotated[Text, AfterValidator(valid_backbone)] = Field(
         description=(
             "transfer: the name of a network in keras.applications, or the path of a Keras file without head"
         )
     )
-    weights: Annotated[Text, AfterValidator(known_weights)] = Field(
+    weights: Annotated[Text, AfterValidator(valid_weights)] = Field(
         description=(
             "transfer, vgg16_cam: imagenet (or those in the Keras file), none, or the path of a file"
         )

@@ -190,10 +190,10 @@ def _shared(images: Sequence[SourceImage]) -> Iterator[int]:
 def _executor(workers: int) -> Executor:
     if sys.platform != "linux":
         return ThreadPoolExecutor(workers)
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin_process)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _configure_process)
 
 
-def _begin_process() -> None:
+def _configure_process() -> None:
     """Leaves Ctrl-C to the parent, and ends with it: Python lets orphans wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -173,12 +173,12 @@ def check_sizes(counts: Mapping[str, int], wanted: Sequence[str], limit: int | N
     """
     for name, count in sorted(counts.items()):
         if count < len(wanted):
-            mend = f"raise data.limit={limit}" if limit is not None else "add images"
+            fix = f"raise data.limit={limit}" if limit is not None else "add images"
             drop = " or set data.test=0" if TEST in wanted and count == len(wanted) - 1 else ""
             images = "image" if count == 1 else "different images"
             raise UserError(
                 f"class {name!r} has {count} {images}, too few to split into {', '.join(wanted)}: it needs "
-                f"at least {len(wanted)}; {mend}{drop}"
+                f"at least {len(wanted)}; {fix}{drop}"
             )
 
 

@@ -133,7 +133,7 @@ def open_prepared(path: Path, verify: bool = False) -> Prepared:
 
 
 def digest_of(path: Path) -> str | None:
-    """The digest of the set in a folder, by its metadata alone; None where there is none of this version."""
+    """The digest of the set in a folder, by its metadata alone; None if there is no set of this version."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         metadata = json.loads((path / _METADATA).read_text(encoding="utf-8"))
         return metadata["digest"] if metadata["format"] == FORMAT else None

@@ -14,7 +14,7 @@ from pipeline.sources.source import Source
 
 LEAKED = "identical to a validation or test image"  # the reason why a training image was left out
 
-_SHOWN_CONFLICTS = 5  # groups told about on the console; `Prepared.conflicts` has them all
+_SHOWN_CONFLICTS = 5  # groups listed on the console; `Prepared.conflicts` has them all
 
 
 class Fractions(Protocol):

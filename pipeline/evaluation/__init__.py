@@ -1,1 +1,1 @@
-"""What predictions are worth: metrics, intervals, paired tests, the objective."""
+"""Scores of predictions: metrics, intervals, paired tests, the objective."""

@@ -79,7 +79,7 @@ def _resamples(confusion: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
     """Right answers, and answers, of each class in each resample: both (num_classes, RESAMPLES) float."""
     hits, answered = np.zeros((2, len(confusion), RESAMPLES))
     true, predicted = np.nonzero(confusion)
-    wrong = np.repeat(predicted, confusion[true, predicted] * (true != predicted))  # one an image
+    wrong = np.repeat(predicted, confusion[true, predicted] * (true != predicted))  # one per image
     accuracy = np.trace(confusion) / confusion.sum()
     every = np.arange(RESAMPLES)
     for number, row in enumerate(confusion):

@@ -1,4 +1,4 @@
-"""What the predictions on a split are worth: arrays in, values out.
+"""The scores of predictions on a split: arrays in, values out.
 
 scikit-learn's sums and definitions are used throughout. It is imported where it is needed, since that takes
 over a second and most commands end, or fail on a parameter, without it.
@@ -56,7 +56,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Returns what scikit-learn's `classification_report(output_dict=True)` does, with `roc_auc` added.
 
-        A class whose name is one of that shape's own keys, such as `accuracy`, stands under its name with
+        A class whose name is one of that shape's own keys, such as `accuracy`, is listed under its name with
         ` (class)` added.
         """
         images = float(self.confusion.sum())

@@ -1,4 +1,4 @@
-"""Whether two classifiers can be told apart by their answers to the same images.
+"""Paired tests of two classifiers on the same images.
 
 The best of many cells is chosen by the very scores that are then compared: among equal ones, the luckiest
 is far ahead of the unluckiest. So each of its comparisons counts as one of all pairs of cells, of which any
@@ -49,8 +49,8 @@ def corrected(p_value: float, cells: int) -> float:
 def largest_p_value(right: int, other_right: int, images: int) -> float:
     """The largest p-value that two numbers of right answers allow, whichever images these were.
 
-    The less two classifiers have in common, the less an edge of one says. Where even that p-value tells them
-    apart, their answers need not be looked at.
+    The less two classifiers have in common, the less an edge of one says. If even that p-value is
+    significant, their answers need not be looked at.
 
     Args:
         right: Images that the first has right.

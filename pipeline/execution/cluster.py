@@ -37,7 +37,7 @@ PACKAGES = (
 def workers(sweep: SweepParams) -> int:
     """How many workers a sweep on this machine has.
 
-    `auto`: one a share of a GPU where there are GPUs; else one a core, since two networks of one thread each
+    `auto`: one a share of a GPU where there are GPUs; else one per core: two networks of one thread each
     train more than one of two, but no more than the memory has room for.
 
     Raises:
@@ -61,7 +61,7 @@ def start(sweep: SweepParams, count: int, share: int) -> DaskExecutor:
         sweep: the `sweep` section.
         count: of workers, each a process.
         share: each has one such part of the cores, however many there are: another number of threads would
-            round differently, and the last cells of a sweep that goes on would not come to the same.
+            round differently, and the last cells of a resumed sweep would not come to the same.
     """
     devices = gpus()
     # of restarts and heartbeats; what became of a cell's worker, the driver tells itself
@@ -76,7 +76,7 @@ def start(sweep: SweepParams, count: int, share: int) -> DaskExecutor:
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.pause": False,
             "distributed.worker.memory.terminate": 1.0,
-            # Workers use the threads that TensorFlow is told to.
+            # Workers use the threads that TensorFlow is configured for.
             "distributed.nanny.pre-spawn-environ": {},
             "distributed.worker.multiprocessing-method": forkserver.method(),
         }

@@ -1,4 +1,4 @@
-"""What only a sweep's best model can show: its surest mistakes and its least certain images, with heatmaps.
+"""The most confident errors and the least certain images of a sweep's best model, with heatmaps.
 
 Imports TensorFlow, so it runs where cells run.
 """
@@ -23,7 +23,7 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
 
     Args:
         run_id: of a finished training.
-        prepared: the images; None where they are not there.
+        prepared: the images; None if they are missing.
         missing: why they are not there.
     """
     found = report.recorded_predictions(run_id)
@@ -55,7 +55,7 @@ def of(run_id: str, prepared: Prepared | None, missing: str = "") -> Exhibits:
 
 
 def _unfit(found: Predictions, prepared: Prepared) -> str:
-    """Why there is nothing to show; empty where there is."""
+    """Why there is nothing to show; empty if there is."""
     if not found.are_finite:
         return "The best cell diverged: its answers are no numbers."
     if len(set(found.answers.tolist())) == 1:
@@ -67,7 +67,7 @@ def _unfit(found: Predictions, prepared: Prepared) -> str:
 
 
 def _drawn(run_id: str, images: np.ndarray) -> tuple[list[bytes], str]:
-    """(n, size, size, 3) images beside their heatmaps, and the maps' method; alone where there are none."""
+    """(n, size, size, 3) images beside their heatmaps, and the method; without maps, the images alone."""
     network = models.load(catalog.of_run(run_id)).network
     try:
         explained = class_activation.explain(network, images)

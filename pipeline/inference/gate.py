@@ -73,13 +73,13 @@ class Contest:
         from pipeline.tracking import models
 
         ours, theirs = (
-            evaluate.evaluate(models.load(known.uri), images, split_names.VALIDATION)
-            for known, images in ((self.newcomer, self.ours), (self.champion, self.theirs))
+            evaluate.evaluate(models.load(description.uri), images, split_names.VALIDATION)
+            for description, images in ((self.newcomer, self.ours), (self.champion, self.theirs))
         )
         found = comparison.compare(objective, ours.labels, ours.probabilities, theirs.probabilities)
-        return self.judge(found, only_significant)
+        return self.decide_from(found, only_significant)
 
-    def judge(self, found: "Comparison", only_significant: bool) -> Decision:
+    def decide_from(self, found: "Comparison", only_significant: bool) -> Decision:
         """The decision that a comparison of the newcomer with the champion leads to."""
         takes = found.better and (found.significant or not only_significant)
         return Decision(takes, self._reason(found, takes), _tags(found, self.version))
@@ -127,31 +127,31 @@ def find(
         return Decision(True, f"there was no {alias}")
     title, uri = f"version {champion.version}, the {alias}", f"models:/{champion.name}/{champion.version}"
     try:
-        known = catalog.look_up(uri)
+        description = catalog.look_up(uri)
     except catalog.ModelNotFound:
         return Decision(True, f"{title}, is in the registry alone: its model was deleted")
     except catalog.ForeignModel as error:
         return Decision(
             False, f"{title}, cannot be compared: {error}; set another register.name or register.alias"
         )
-    if known.run_id == newcomer.run_id:
+    if description.run_id == newcomer.run_id:
         if MADE_BY in champion.tags:
             return Decision(True, f"it is the {alias} already")
         return Decision(True, f"{title}, was made by hand of the same network; this one takes encoded images")
-    if set(known.classes) != set(newcomer.classes):
-        mismatch = catalog.class_mismatch(known.classes, newcomer.classes, alias, "new model")
+    if set(description.classes) != set(newcomer.classes):
+        mismatch = catalog.class_mismatch(description.classes, newcomer.classes, alias, "new model")
         return Decision(
             False,
             f"{title}, cannot be compared: {mismatch}; set another register.name",
         )
     if isinstance(images, UserError):
         raise images
-    if known.image_size != images.image_size:
-        print(f"{title}, takes images of {known.image_size} px, and is measured on these:", flush=True)
-    theirs = images if known.image_size == images.image_size else prepare(known.image_size)
+    if description.image_size != images.image_size:
+        print(f"{title}, takes images of {description.image_size} px, and is measured on these:", flush=True)
+    theirs = images if description.image_size == images.image_size else prepare(description.image_size)
     if theirs.names != images.names or not np.array_equal(theirs.splits, images.splits):
         raise UserError("the images of data.source changed while they were prepared; rerun the same command")
-    return Contest(title, str(champion.version), known, theirs, newcomer, images)
+    return Contest(title, str(champion.version), description, theirs, newcomer, images)
 
 
 def _tags(found: "Comparison", champion: str) -> dict[str, str]:

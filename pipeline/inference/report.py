@@ -50,9 +50,9 @@ def read_classification(read: Callable[[str], bytes], loss: float) -> metrics.Re
         loss: of the report; it is not among the files.
     """
     classes, matrix = read_confusion(read("confusion_matrix.json"))
-    told = json.loads(read("classification_report.json").decode(errors="surrogateescape"))
+    parsed = json.loads(read("classification_report.json").decode(errors="surrogateescape"))
     text = read("classification_report.txt").decode(errors="surrogateescape")
-    return metrics.Report.from_json(told, classes, matrix, text, loss)
+    return metrics.Report.from_json(parsed, classes, matrix, text, loss)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
@@ -74,12 +74,12 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
 
 def read_confusion(content: bytes) -> tuple[tuple[str, ...], np.ndarray]:
     """The classes, and the (num_classes, num_classes) matrix, that `confusion` wrote."""
-    told = json.loads(content.decode(errors="surrogateescape"))
-    classes = tuple(told["classes"])
-    if "matrix" in told:
-        return classes, np.array(told["matrix"])
+    parsed = json.loads(content.decode(errors="surrogateescape"))
+    classes = tuple(parsed["classes"])
+    if "matrix" in parsed:
+        return classes, np.array(parsed["matrix"])
     matrix = np.zeros((len(classes), len(classes)), np.int64)
-    true, predicted, images = np.transpose(told["counts"])
+    true, predicted, images = np.transpose(parsed["counts"])
     matrix[true, predicted] = images
     return classes, matrix
 

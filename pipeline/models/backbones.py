@@ -87,7 +87,7 @@ def _from_applications(
     if weights == "imagenet" and fetched.exists():
         with _download_errors(name, folder):
             return build(weights=weights)
-    with _told(f"model.backbone: {name} cannot take images of {input_shape[0]} px"):
+    with _as_user_error(f"model.backbone: {name} cannot take images of {input_shape[0]} px"):
         backbone = build(weights=None)
     if weights == "imagenet":
         with _download_errors(name, folder):
@@ -107,7 +107,7 @@ def _from_applications(
 
 
 def _from_file(name: str, weights: str, input_shape: tuple[int, int, int]) -> keras.Model:
-    with _told(f"model.backbone: {name} cannot be loaded as a Keras file (code inside is refused)"):
+    with _as_user_error(f"model.backbone: {name} cannot be loaded as a Keras file (code inside is refused)"):
         backbone = keras.saving.load_model(name, compile=False, safe_mode=True)
     ends = (backbone.input, backbone.output) if isinstance(backbone, keras.Model) else (None, None)
     if any(len(getattr(end, "shape", ())) != 4 for end in ends):
@@ -121,7 +121,7 @@ def _from_file(name: str, weights: str, input_shape: tuple[int, int, int]) -> ke
             f"model.backbone: {name} takes images of {size} px, got {input_shape[0]}; "
             f"set data.image_size={size}"
         )
-    with _told(f"model.backbone: {name} cannot take images of {input_shape[0]} px"):
+    with _as_user_error(f"model.backbone: {name} cannot take images of {input_shape[0]} px"):
         probe = backbone.compute_output_shape((1, *input_shape))
     if 0 in probe:
         raise UserError(
@@ -136,7 +136,7 @@ def _from_file(name: str, weights: str, input_shape: tuple[int, int, int]) -> ke
 
 
 def _load_weights(backbone: keras.Model, weights: str, name: str) -> None:
-    with _told(f"model.weights: {weights} does not hold the weights of {name} without its head"):
+    with _as_user_error(f"model.weights: {weights} does not hold the weights of {name} without its head"):
         if weights.endswith(BACKBONE_FILES):
             backbone.set_weights(
                 keras.saving.load_model(weights, compile=False, safe_mode=True).get_weights()
@@ -146,7 +146,7 @@ def _load_weights(backbone: keras.Model, weights: str, name: str) -> None:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _as_user_error(what: str) -> Iterator[None]:
     """Turn what Keras refuses into one line for the user."""
     try:
         yield

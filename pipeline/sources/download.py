@@ -17,7 +17,7 @@ import urllib3
 from pipeline.runtime.console import Bar, file_size
 from pipeline.runtime.credentials import is_masked, without_password
 from pipeline.runtime.errors import UserError
-from pipeline.sources.download_cache import Entry, Known, Remote, mismatch, say
+from pipeline.sources.download_cache import Entry, Record, Remote, mismatch, say
 
 _CHUNK = 1 << 18  # most bytes taken from the connection at once
 _TRIES = 4  # requests in a row of which none but the first brings anything new, before we give up
@@ -110,17 +110,17 @@ def _download(remote: Remote, entry: Entry, pause: float, timeout: float) -> Non
 
 def _transfer(remote: Remote, entry: Entry, timeout: float) -> None:
     """Makes one request for what is missing of the part, and adds the answer to it."""
-    known = entry.known()
-    validator = known.validator or ""
+    recorded = entry.recorded()
+    validator = recorded.validator or ""
     have = entry.have() if validator else 0
-    if entry.have() and entry.have() == known.size:
+    if entry.have() and entry.have() == recorded.size:
         return  # an earlier process ended between the last byte and the move
     headers = {"Accept-Encoding": "identity"}  # lengths and ranges shall count the file's own bytes
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     try:
         with requests.get(remote.url, headers=headers, stream=True, timeout=timeout) as response:
-            _receive(response, entry, _begin(response, remote, entry, have))
+            _receive(response, entry, _open_part(response, remote, entry, have))
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         # What lies in the address itself (requests makes those ValueErrors) or loops does not pass.
         if isinstance(error, ValueError | requests.TooManyRedirects):
@@ -131,7 +131,7 @@ def _transfer(remote: Remote, entry: Entry, timeout: float) -> None:
         raise _Interrupted(f"the transfer broke off ({_root(error)})") from error
 
 
-def _begin(response: requests.Response, remote: Remote, entry: Entry, have: int) -> int | None:
+def _open_part(response: requests.Response, remote: Remote, entry: Entry, have: int) -> int | None:
     """Judges the answer to a request for all but the first `have` bytes, and makes the part ready for it.
 
     Returns:
@@ -147,10 +147,10 @@ def _begin(response: requests.Response, remote: Remote, entry: Entry, have: int)
     if status == 200:
         length = response.headers.get("Content-Length", "")
         size = _agreed(remote, int(length) if length.isdecimal() else None)
-        entry.start(Known(_validator(response), size))
+        entry.start(Record(_validator(response), size))
         return size
     if have and status in (206, 416):
-        if status == 206 and (rest := _continued(response, entry.known(), have)):
+        if status == 206 and (rest := _continued(response, entry.recorded(), have)):
             size = _agreed(remote, rest.size)
             entry.note(replace(rest, size=size))
             return size
@@ -162,16 +162,16 @@ def _begin(response: requests.Response, remote: Remote, entry: Entry, have: int)
     )
 
 
-def _continued(response: requests.Response, known: Known, have: int) -> Known | None:
+def _continued(response: requests.Response, recorded: Record, have: int) -> Record | None:
     """What is known of the file after a 206 answer; None where it is not the rest of the part.
 
     If-Range leaves this to the server, but there are servers that ignore it.
     """
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if not found or int(found[1]) != have or _validator(response) not in (None, known.validator):
+    if not found or int(found[1]) != have or _validator(response) not in (None, recorded.validator):
         return None
-    size = known.size if found[2] == "*" else int(found[2])
-    return replace(known, size=size) if known.size in (None, size) else None
+    size = recorded.size if found[2] == "*" else int(found[2])
+    return replace(recorded, size=size) if recorded.size in (None, size) else None
 
 
 def _receive(response: requests.Response, entry: Entry, size: int | None) -> None:
@@ -198,8 +198,8 @@ def _accept(remote: Remote, entry: Entry, check: Callable[[Path], None] | None) 
     with entry.part.open("rb+") as part:
         sha256 = hashlib.file_digest(part, "sha256").hexdigest()
         os.fsync(part.fileno())  # or a power cut could leave a complete name on missing bytes
-    known, size = entry.known(), entry.have()
-    expected = replace(remote, size=known.size) if remote.size is None else remote
+    recorded, size = entry.recorded(), entry.have()
+    expected = replace(remote, size=recorded.size) if remote.size is None else remote
     problem = mismatch(expected, size, sha256)
     if problem is None and check is not None:
         try:
@@ -213,7 +213,7 @@ def _accept(remote: Remote, entry: Entry, check: Callable[[Path], None] | None) 
             f"{problem}; run the same command again to download it anew; if that does not help, the file on "
             "the server is damaged or has been replaced"
         )
-    entry.complete(replace(known, size=size, sha256=sha256))
+    entry.complete(replace(recorded, size=size, sha256=sha256))
 
 
 def _agreed(remote: Remote, announced: int | None) -> int | None:
@@ -252,12 +252,12 @@ def _file_name(url: str) -> str:
 
 
 def _progress(entry: Entry) -> str:
-    known, have = entry.known(), entry.have()
+    recorded, have = entry.recorded(), entry.have()
     if not have:
         return "nothing has come yet"
-    whole = file_size(known.size) if known.size else "an unknown size"
+    whole = file_size(recorded.size) if recorded.size else "an unknown size"
     came = f"{file_size(have)} of {whole} have come"
-    if known.validator is None:
+    if recorded.validator is None:
         return f"{came}, but this server offers no way to resume: the next try starts over"
     return f"{came} and are kept in {entry.part}: the same command resumes there"
 

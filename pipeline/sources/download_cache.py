@@ -31,7 +31,7 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Known:
+class Record:
     """What is known of a file, kept as JSON.
 
     Attributes:
@@ -57,43 +57,43 @@ class Entry:
 
     def holds(self, remote: Remote) -> bool:
         """Whether the complete file is here, and is the one that `remote` means."""
-        known = self.known()
+        recorded = self.recorded()
         return (
-            known.sha256 is not None
+            recorded.sha256 is not None
             and self.path.is_file()
-            and self.path.stat().st_size == known.size
-            and mismatch(remote, known.size, known.sha256) is None
+            and self.path.stat().st_size == recorded.size
+            and mismatch(remote, recorded.size, recorded.sha256) is None
         )
 
-    def known(self) -> Known:
+    def recorded(self) -> Record:
         """What is recorded of the file, or of its part."""
         try:
-            return Known(**json.loads(self._record.read_text("utf-8")))
+            return Record(**json.loads(self._record.read_text("utf-8")))
         except (FileNotFoundError, ValueError, TypeError):  # none yet, or a crash cut it short
-            return Known()
+            return Record()
 
     def have(self) -> int:
         """Bytes of the part on disk."""
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def note(self, known: Known) -> None:
+    def note(self, recorded: Record) -> None:
         """Record what is known."""
-        self._record.write_text(json.dumps(asdict(known)), "utf-8")
+        self._record.write_text(json.dumps(asdict(recorded)), "utf-8")
 
-    def start(self, known: Known) -> None:
+    def start(self, recorded: Record) -> None:
         """Empties the part; first, as it must never stand beside the validator of another version."""
         self.part.write_bytes(b"")
-        self.note(known)
+        self.note(recorded)
 
     def drop(self) -> None:
         """Remove the part, and what was known of it."""
         self.part.unlink(missing_ok=True)
-        self.note(Known())
+        self.note(Record())
 
-    def complete(self, known: Known) -> None:
+    def complete(self, recorded: Record) -> None:
         """Moves the part into place; a crash at any point leaves either all of the part or the file."""
         self.path.unlink(missing_ok=True)  # an earlier file, which the new record must not speak for
-        self.note(known)
+        self.note(recorded)
         self.part.replace(self.path)
 
     def locked(self) -> AbstractContextManager[None]:
@@ -111,5 +111,5 @@ def mismatch(remote: Remote, size: int | None, sha256: str) -> str | None:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, above a progress bar where there is one."""
+    """Write a line to stderr, above a progress bar if one is shown."""
     tqdm.write(text, file=sys.stderr)

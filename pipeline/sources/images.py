@@ -30,7 +30,7 @@ def header(data: bytes) -> tuple[str, str, tuple[int, int]]:
     """What an image's file tells of itself before its pixels are decoded: format, mode, (width, height).
 
     Raises:
-        UnreadableImage: There is no such header. Where there is one, `decode` may fail all the same.
+        UnreadableImage: There is no such header. `decode` may fail although there is one.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)

@@ -22,7 +22,7 @@ PICTURE_EXTENSIONS = frozenset({
 # fmt: on
 
 LAYOUTS = (
-    "one folder a class (Cat/1.jpg, Dog/2.jpg), the same one folder deeper (PetImages/Cat/1.jpg), names such "
+    "one folder per class (Cat/1.jpg, Dog/2.jpg), the same a folder deeper (PetImages/Cat/1.jpg), names such "
     "as cat.0.jpg, or any of these under train/, val/ and test/"
 )
 
@@ -44,7 +44,7 @@ class Layout:
         labels: The label of each image's name.
         given: The folder of each split that the tree has and that is kept: TRAIN first, and one or two more.
         splits: The split of each image's name; empty where none is given.
-        rejected: Images that no label could be told for.
+        rejected: Images without a recognised label.
         notes: Lines for the console about what was not used.
     """
 
@@ -156,7 +156,7 @@ def _part(where: str, tree: "_Tree", folder: str) -> _Part:
         what, elsewhere = "names such as cat.0.jpg", "not among the images with names such as cat.0.jpg"
         labels = {name: tree.labels[name] for name in tree.files[base] if name in tree.labels}
     else:
-        what, elsewhere = "one folder a class", "beside or below the class folders, not in one"
+        what, elsewhere = "one folder per class", "beside or below the class folders, not in one"
         labels = _by_folder(where, tree, base)
     return _Part(base, what, elsewhere, labels)
 
@@ -202,7 +202,7 @@ class _Tree:
         self.count = self.sizes[""]
 
     def is_flat(self, folder: str) -> bool:
-        """Whether most images at or below a folder stand in it and have names such as cat.0.jpg."""
+        """Whether most images at or below a folder are directly in it and have names such as cat.0.jpg."""
         labelled = sum(name in self.labels for name in self.files.get(folder, ()))
         return 2 * labelled > self.sizes[folder]
 
@@ -253,12 +253,12 @@ def _find_base(where: str, tree: _Tree, base: str = "") -> tuple[str, dict[str, 
 
 
 def _by_folder(where: str, tree: _Tree, base: str) -> dict[str, str]:
-    """Labels by the name of the folder that an image stands in."""
+    """Labels by the name of the folder that an image is in."""
     inside = tree.folders.get(base, ())
     if not inside:
         raise UserError(
             f"the images in {where} carry no labels: their names ({_listed(tree.files[base])}) are not like "
-            f"cat.0.jpg, and they stand in no class folders; allowed: {LAYOUTS}"
+            f"cat.0.jpg, and they are in no class folders; allowed: {LAYOUTS}"
         )
     labels = {name: posixpath.basename(folder) for folder in inside for name in tree.files.get(folder, ())}
     if not labels:
@@ -301,7 +301,7 @@ def _is_in(folder: str, outer: str) -> bool:
 def _no_images(where: str, others: Collection[str]) -> str:
     found = f"{len(others):,} other files ({_listed(sorted(others))})" if others else "nothing"
     return (
-        f"{where} has no images: found {found}; images are told by their extension: "
+        f"{where} has no images: found {found}; recognised extensions: "
         f"{' '.join(sorted(PICTURE_EXTENSIONS))}; allowed: {LAYOUTS}; point data.source at a folder or zip "
         "like that"
     )

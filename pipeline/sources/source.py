@@ -116,7 +116,7 @@ def list_images(source: str, key: str) -> list[SourceImage]:
         raise UserError(str(error).replace("data.source", key)) from error
     if not readers:
         raise UserError(
-            f"{key}: {_valid(str(path))} has no images; they are told by their extension: "
+            f"{key}: {_valid(str(path))} has no images; recognised extensions: "
             f"{' '.join(sorted(PICTURE_EXTENSIONS))}"
         )
     return [SourceImage(name, "", read) for name, read in sorted(readers.items())]

@@ -22,7 +22,7 @@ class CellQueue:
     def __init__(self, params: Params, planned: Plan, study: Study):
         self._params, self._study = params, study
         self._open = list(planned.open)
-        self._seen = {key for key, run in planned.known.items() if run.trial}
+        self._seen = {key for key, run in planned.existing.items() if run.trial}
         self._seen |= {plan.identity(params, cell) for cell in planned.open}
         self._unproposed = planned.total - len(planned.done) - len(planned.open)
         self._prefetched: Cell | None = None

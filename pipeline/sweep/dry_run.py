@@ -26,7 +26,7 @@ def print_plan(asked: Params, data_digest: str) -> None:
     planned = plan.of(params, sweep.cells() if sweep else [])
     wanted = cells.cells(params.sweep.grid) if params.sweep.sampler == "grid" else []
     names = {plan.identity(params, cell): cell.name for cell in wanted}
-    for key, run in planned.known.items():
+    for key, run in planned.existing.items():
         names.setdefault(key, Cell(run.values).name)
     for key, name in names.items():
         print(f"{name}: {_state(planned, key, Objective(params.sweep.metric))}")
@@ -38,7 +38,7 @@ def print_plan(asked: Params, data_digest: str) -> None:
 
 
 def _state(planned: Plan, key: str, objective: Objective) -> str:
-    run = planned.known.get(key)
+    run = planned.existing.get(key)
     if run is None:
         return "to train"
     if run.trial:

@@ -99,10 +99,12 @@ def planned(params: Params, cells: Sequence[CellRun], repeats: Sequence[CellRun]
     # As in `plan.of`: of two runs of the same training, the finished one counts.
     ordered = sorted(repeats, key=lambda run: bool(run.trial))
     found = {plan.identity(params, run.values): run for run in ordered}
-    known = {key: run for key, run in found.items() if key in wanted}
-    begun = sorted((run for run in known.values() if not run.trial), key=lambda run: run.status == "FAILED")
-    more = [cell for key, cell in wanted.items() if key not in known]
-    return Plan(len(wanted), known, begun, more, "repeat")
+    existing = {key: run for key, run in found.items() if key in wanted}
+    begun = sorted(
+        (run for run in existing.values() if not run.trial), key=lambda run: run.status == "FAILED"
+    )
+    more = [cell for key, cell in wanted.items() if key not in existing]
+    return Plan(len(wanted), existing, begun, more, "repeat")
 
 
 def originals(params: Params, cells: Sequence[CellRun]) -> Mapping[Cell, str]:

@@ -74,8 +74,8 @@ def tags(asked: Params, sweep: Sweep | None) -> dict[str, str]:
         sweep: The sweep that is resumed; None of a new one.
     """
     before = _swept_of(sweep) if sweep else set()
-    known = {} if sweep else {PRECISION: asked.train.precision}
-    return {SWEPT: json.dumps(sorted(before | _swept(asked)))} | known
+    existing = {} if sweep else {PRECISION: asked.train.precision}
+    return {SWEPT: json.dumps(sorted(before | _swept(asked)))} | existing
 
 
 def _is_same(params: Params, sweep: Sweep) -> bool:

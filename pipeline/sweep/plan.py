@@ -20,14 +20,14 @@ class Plan:
 
     Attributes:
         total: The number of cells of the complete sweep: those of the grid, and cells finished before.
-        known: The existing runs, by the `identity` of their cells.
+        existing: The existing runs, by the `identity` of their cells.
         begun: Unfinished runs of cells that the sweep asks for, failed ones last.
         more: Cells without a run that the study does not propose: repeats of finalists.
         noun: What a cell is called in messages.
     """
 
     total: int
-    known: dict[str, CellRun]
+    existing: dict[str, CellRun]
     begun: list[CellRun]
     more: Sequence[Cell] = ()
     noun: str = "cell"
@@ -45,7 +45,7 @@ class Plan:
     @property
     def done(self) -> list[CellRun]:
         """The finished cells."""
-        return [run for run in self.known.values() if run.trial]
+        return [run for run in self.existing.values() if run.trial]
 
     @property
     def pending(self) -> int:
@@ -83,17 +83,17 @@ def of(params: Params, runs: Sequence[CellRun], exhausted: bool = False) -> Plan
         exhausted: Whether the sampler has no cell without a run.
     """
     # Of two runs of the same training under two names, the finished one counts.
-    known = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
+    existing = {identity(params, run.values): run for run in sorted(runs, key=lambda run: bool(run.trial))}
     if params.sweep.sampler == "grid":
         wanted = {identity(params, cell) for cell in cells.cells(params.sweep.grid)}
-        total = len(wanted | {key for key, run in known.items() if run.trial})
-        begun = [run for key, run in known.items() if key in wanted and not run.trial]
+        total = len(wanted | {key for key, run in existing.items() if run.trial})
+        begun = [run for key, run in existing.items() if key in wanted and not run.trial]
     else:
-        total = len(known) if exhausted else max(params.sweep.n_trials or 0, len(known))
-        begun = [run for run in known.values() if not run.trial]
+        total = len(existing) if exhausted else max(params.sweep.n_trials or 0, len(existing))
+        begun = [run for run in existing.values() if not run.trial]
     # Interrupted cells come before failed ones, which may fail again.
     begun.sort(key=lambda run: run.status == "FAILED")
-    return Plan(total, known, begun)
+    return Plan(total, existing, begun)
 
 
 def epochs_left(params: Params, planned: Plan) -> dict[str, int]:

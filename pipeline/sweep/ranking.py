@@ -255,10 +255,10 @@ def _head(cell: CellRun) -> dict[str, Any]:
 
 
 def _trial(cell: CellRun) -> dict[str, Any]:
-    known = asdict(cell.result)
-    del known["run_id"]
-    scores = {name: _number(value) for name, value in known["scores"].items()}
-    return known | {"scores": scores, "val_loss": _number(known["val_loss"])}
+    existing = asdict(cell.result)
+    del existing["run_id"]
+    scores = {name: _number(value) for name, value in existing["scores"].items()}
+    return existing | {"scores": scores, "val_loss": _number(existing["val_loss"])}
 
 
 def _cell(entry: dict[str, Any]) -> CellRun:

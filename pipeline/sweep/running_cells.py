@@ -46,7 +46,7 @@ class RunningCells:
         context: The open sweep.
         backend: Where cells run.
         planned: The sweep's cells.
-        study: Is told what cells score.
+        study: Receives the scores of cells.
         progress: Shows it.
         new_run: Creates a cell's run; returns its id.
 
@@ -67,7 +67,7 @@ class RunningCells:
         self._params, self._sweep, self._fence = context.params, context.sweep, context.fence
         self._backend, self._executor = backend, backend.executor
         self._study, self._progress, self._new_run = study, progress, new_run
-        self._runs = {key: run.run_id for key, run in planned.known.items()}
+        self._runs = {key: run.run_id for key, run in planned.existing.items()}
         self._running: dict[str, _Running] = {}  # by the token of the task
         self._stopped = self.draining = False
         self.broken = ""

@@ -81,14 +81,14 @@ class Study:
         grid = self._sweep.sampler == "grid"
         self._proposals = iter(shuffled(self._sweep.grid, params.seed)) if grid else None
 
-    def ask(self, known: Callable[[Cell], bool]) -> Cell | None:
+    def ask(self, existing: Callable[[Cell], bool]) -> Cell | None:
         """Return the next cell, or None if there is none.
 
         Args:
-            known: Whether a cell is finished, running or waiting.
+            existing: Whether a cell is finished, running or waiting.
         """
         if self._proposals is not None:
-            cell = next((cell for cell in self._proposals if not known(cell)), None)
+            cell = next((cell for cell in self._proposals if not existing(cell)), None)
             return cell and self.enqueue(cell)
         for _ in range(MOST_DRAWS):
             number = len(self._study.get_trials(deepcopy=False))
@@ -97,7 +97,7 @@ class Study:
             self._study.sampler = getattr(optuna.samplers, SAMPLERS[self._sweep.sampler])(seed=state)
             trial = self._study.ask(self._space)
             cell = Cell(trial.params)
-            if not known(cell):
+            if not existing(cell):
                 self._trials[cell.key] = trial
                 return cell
             self._study.tell(trial, state=TrialState.FAIL)

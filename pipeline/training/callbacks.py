@@ -181,7 +181,7 @@ class BestWeights(_StateCallback):
 
 
 class ReportEpoch(_StateCallback):
-    """Passes each epoch's metrics and checkpoint on, and stops the training if it is told to.
+    """Passes each epoch's metrics and checkpoint on, and stops the training on request.
 
     Args:
         state: of the training.
