@@ -1,4 +1,4 @@
-"""The Dask cluster that a sweep's cells run on: one of this machine's own, or one that is there."""
+"""The Dask cluster that a sweep's cells run on: a local one, or an existing one."""
 
 import logging
 import os
@@ -32,12 +32,23 @@ PACKAGES = (
     "distributed", "keras", "matplotlib", "mlflow", "numpy", "pandas", "pillow", "pydantic",
     "pydantic-settings", "pyyaml", "scikit-learn", "sqlalchemy", "tensorflow",
 )  # fmt: skip
+CONFIG = {  # Dask's, for a cluster on this machine
+    # The driver decides whether a cell is retried; it has the cell's last epoch.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 1.0,
+    # Dask must not set the number of threads: TensorFlow's configuration does.
+    "distributed.nanny.pre-spawn-environ": {},
+}
 
 
 def workers(sweep: SweepParams) -> int:
     """How many workers a sweep on this machine has.
 
-    `auto`: one a share of a GPU where there are GPUs; else one per core: two networks of one thread each
+    `auto`: one per share of a GPU if there are GPUs; else one per core, since two networks of one thread each
     train more than one of two, but no more than the memory has room for.
 
     Raises:
@@ -61,57 +72,31 @@ def start(sweep: SweepParams, count: int, share: int) -> DaskExecutor:
         sweep: the `sweep` section.
         count: of workers, each a process.
         share: each has one such part of the cores, however many there are: another number of threads would
-            round differently, and the last cells of a resumed sweep would not come to the same.
+            round differently, and the last cells of a resumed sweep would have other results.
     """
     devices = gpus()
-    # of restarts and heartbeats; what became of a cell's worker, the driver tells itself
+    # of restarts and heartbeats; the driver itself reports the status of a cell's worker
     silence = False if logs.debugging() else logging.CRITICAL
     environments = [_environment(devices, number // sweep.workers_per_gpu) for number in range(count)]
-    with dask.config.set(
-        {
-            # The driver decides whether a cell is tried again; it knows how far it had come.
-            "distributed.scheduler.allowed-failures": 0,
-            "distributed.admin.low-level-log-length": 100,
-            "distributed.worker.memory.target": False,
-            "distributed.worker.memory.spill": False,
-            "distributed.worker.memory.pause": False,
-            "distributed.worker.memory.terminate": 1.0,
-            # Workers use the threads that TensorFlow is configured for.
-            "distributed.nanny.pre-spawn-environ": {},
-            "distributed.worker.multiprocessing-method": forkserver.method(),
-        }
-    ):
+    with dask.config.set(CONFIG | {"distributed.worker.multiprocessing-method": forkserver.method()}):
         # A certificate that lives as long as this process: on a machine that others use as well, nobody else
         # can send it tasks, which are code.
         security = distributed.Security.temporary()
+        address = {"host": LOOPBACK, "protocol": "tls", "security": security, "dashboard": False}
+        options = address | {
+            "nthreads": max(1, cores() // share),
+            "memory_limit": sweep.worker_memory and dask.utils.parse_bytes(sweep.worker_memory),
+            "preload": worker.__name__,
+            "silence_logs": silence,
+            "local_directory": tempfile.gettempdir(),
+        }
         cluster = SpecCluster(
             scheduler={
                 "cls": distributed.Scheduler,
-                "options": {
-                    "host": LOOPBACK,
-                    "port": 0,
-                    "protocol": "tls",
-                    "security": security,
-                    "dashboard": False,
-                    "dashboard_address": ":0",
-                },
+                "options": address | {"port": 0, "dashboard_address": ":0"},
             },
             workers={
-                number: {
-                    "cls": distributed.Nanny,
-                    "options": {
-                        "host": LOOPBACK,
-                        "protocol": "tls",
-                        "security": security,
-                        "nthreads": max(1, cores() // share),
-                        "memory_limit": sweep.worker_memory and dask.utils.parse_bytes(sweep.worker_memory),
-                        "preload": worker.__name__,
-                        "env": environment,
-                        "silence_logs": silence,
-                        "dashboard": False,
-                        "local_directory": tempfile.gettempdir(),
-                    },
-                }
+                number: {"cls": distributed.Nanny, "options": options | {"env": environment}}
                 for number, environment in enumerate(environments)
             },
             security=security,
@@ -122,7 +107,7 @@ def start(sweep: SweepParams, count: int, share: int) -> DaskExecutor:
 
 
 def connect(sweep: SweepParams) -> tuple[DaskExecutor, Mapping[str, str]]:
-    """A cluster that is there; returns the versions of packages that its workers must have.
+    """An existing cluster; returns the versions of packages that its workers must have.
 
     Raises:
         UserError: nothing answers, no worker comes, or a worker has other packages, or another `pipeline`.
