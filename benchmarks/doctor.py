@@ -23,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance
 
-from pipeline.sources.layout import label_of_name
+from pipeline.sources.tree import label_of_name
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "dogs-vs-cats-8k.zip"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, roc_auc_score
 
-from pipeline.evaluation import metrics
+from pipeline.evaluation import metrics, roc
 from pipeline.evaluation.metrics import diverged, most_confident_errors, report
 
 # Three classes; predicted 0 0 1 | 1 2 | 2, so class 0 has 2 of 3, class 1 has 1 of 2, class 2 has 1 of 1.
@@ -194,7 +194,7 @@ def test_roc_auc_is_scikit_learns(count, num_classes, levels):
     if levels:
         probabilities = np.round(probabilities * levels)
     expected = [roc_auc_score(labels == number, probabilities[:, number]) for number in range(num_classes)]
-    got = [1 - rates.mean() for rates in metrics.false_positive_rates(labels, probabilities)]
+    got = [1 - rates.mean() for rates in roc.false_positive_rates(labels, probabilities)]
     assert got == pytest.approx(expected, abs=1e-12)
     whole = expected[1] if num_classes == 2 else np.average(expected, weights=np.bincount(labels))
     found = report(labels, probabilities, [str(number) for number in range(num_classes)])
@@ -204,10 +204,10 @@ def test_roc_auc_is_scikit_learns(count, num_classes, levels):
 def test_false_positive_rates_by_hand():
     labels = np.array([0, 0, 1, 1])
     second = np.array([0.1, 0.4, 0.4, 0.8])  # of class 1, 0.8 is above both others, 0.4 above one, one equal
-    first, other = metrics.false_positive_rates(labels, np.stack([1 - second, second], axis=1))
+    first, other = roc.false_positive_rates(labels, np.stack([1 - second, second], axis=1))
     assert other.tolist() == [0, 0.25]
     assert first.tolist() == [0, 0.25]
-    (alone,) = metrics.false_positive_rates(np.zeros(2, int), np.ones((2, 1)))
+    (alone,) = roc.false_positive_rates(np.zeros(2, int), np.ones((2, 1)))
     assert np.isnan(alone).all()
 
 

@@ -4,15 +4,15 @@ scikit-learn's sums and definitions are used throughout. It is imported where it
 over a second and most commands end, or fail on a parameter, without it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import scores
+from pipeline.evaluation import roc
 
-_COLUMNS = 16  # classes whose probabilities are sorted at once: bounds memory
 EPSILON = 1e-7  # that probabilities are clipped to, as Keras clips them by default
 
 
@@ -144,7 +144,7 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
         float(np.mean(predicted == labels)),
         cross_entropy(labels, probabilities),
         **averages,
-        roc_auc=_roc_auc(labels, probabilities),
+        roc_auc=roc.roc_auc(labels, probabilities),
         confusion=confusion_matrix(labels, predicted, **every),
         per_class={name: _row(*row) for name, row in zip(classes, np.transpose(table), strict=True)},
         text=classification_report(
@@ -231,41 +231,6 @@ def by_confidence(labels: np.ndarray, answers: np.ndarray, confidences: np.ndarr
     return wrong[np.argsort(-confidences[wrong], kind="stable")]
 
 
-def false_positive_rates(labels: np.ndarray, probabilities: np.ndarray) -> Iterator[np.ndarray]:
-    """How far up in its class each image is ranked, which gives the ROC curve and the area under it.
-
-    The area is 1 minus the mean of a class's rates (the Mann-Whitney statistic), to the digit what
-    scikit-learn's curve gives. Its columns are sorted once, which is some 20 times as fast.
-
-    Args:
-        labels: (n,) int.
-        probabilities: (n, num_classes) float, all finite.
-
-    Yields:
-        Of each class in turn, (images of the class,) float, ascending: the share of all other images that
-        have a higher probability of the class, equal ones counting by half.
-
-    >>> [rates.tolist() for rates in false_positive_rates(np.array([0, 1]), np.eye(2))]
-    [[0.0], [0.0]]
-    """
-    order = np.argsort(labels, kind="stable")
-    bounds = np.searchsorted(labels[order], np.arange(probabilities.shape[1] + 1))
-    for first in range(0, probabilities.shape[1], _COLUMNS):
-        block = np.ascontiguousarray(probabilities[:, first : first + _COLUMNS].T)
-        for number, column in enumerate(block, start=first):
-            own = np.sort(column[order[bounds[number] : bounds[number + 1]]])[::-1]
-            ranked = np.sort(column)
-            above = _above(ranked, own) - _above(own[::-1], own)
-            others = len(labels) - len(own)
-            yield above / others if others else np.full(len(own), np.nan)
-
-
-def _above(ranked: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How many of the ascending `ranked` are above each value, equal ones by half: (k,) float."""
-    below = np.searchsorted(ranked, values, "left") + np.searchsorted(ranked, values, "right")
-    return len(ranked) - below / 2
-
-
 def most_confused(confusion: np.ndarray, most: int) -> np.ndarray:
     """The classes of the most frequent confusions, either way, ascending: (`most`,) int, or all where fewer.
 
@@ -300,13 +265,3 @@ def _row(precision: float, recall: float, f1: float, support: float) -> dict[str
         "f1-score": float(f1),
         "support": float(support),
     }
-
-
-def _roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """See `Report.roc_auc`; for more than two classes, the "ovr" and "weighted" of `roc_auc_score`."""
-    num_classes = probabilities.shape[1]
-    support = np.bincount(labels, minlength=num_classes)
-    if not support.all() or not np.isfinite(probabilities).all():
-        return None
-    areas = [1 - rates.mean() for rates in false_positive_rates(labels, probabilities)]
-    return float(areas[1] if num_classes == 2 else np.average(areas, weights=support))

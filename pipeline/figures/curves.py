@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from pipeline.evaluation import metrics
+from pipeline.evaluation import roc
 from pipeline.figures import canvas, fonts
 
 _LINE_STYLES = ("-", "--", ":", "-.")
@@ -137,7 +137,7 @@ def _draw_roc(axes: Axes, labels: np.ndarray, probabilities: np.ndarray, classes
     styles = itertools.cycle(itertools.product(_LINE_STYLES, canvas.COLOURS))
     drawn = np.array([1]) if len(classes) == 2 else np.unique(labels)
     if len(drawn) > _MAX_ROC_CURVES:
-        drawn = _draw_average(axes, drawn, metrics.false_positive_rates(labels, probabilities))
+        drawn = _draw_average(axes, drawn, roc.false_positive_rates(labels, probabilities))
     for index in drawn:
         style, colour = next(styles)
         false_rate, true_rate, _ = sklearn.metrics.roc_curve(labels == index, probabilities[:, index])
@@ -153,7 +153,7 @@ def _draw_average(axes: Axes, classes: np.ndarray, rates: Iterable[np.ndarray]) 
     Args:
         axes: to draw on.
         classes: (k,) int, those with images.
-        rates: of every class, as `metrics.false_positive_rates` yields them.
+        rates: of every class, as `roc.false_positive_rates` yields them.
     """
     grid, height, areas = np.linspace(0, 1, 401), np.zeros(401), []
     for own in rates:

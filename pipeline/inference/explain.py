@@ -15,8 +15,9 @@ from pipeline.runtime.console import counted
 from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
 from pipeline.sources.images import UnreadableImage, decode, resize
-from pipeline.sources.layout import Rejection, label_of_name
+from pipeline.sources.layout import Rejection
 from pipeline.sources.source import SourceImage
+from pipeline.sources.tree import label_of_name
 from pipeline.tracking.models import Loaded
 
 

@@ -4,7 +4,6 @@ A pure function of names, the same for a folder and for a zip.
 """
 
 import posixpath
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from pipeline.runtime.console import few
 from pipeline.runtime.errors import UserError
 from pipeline.sources import split_names
 from pipeline.sources.split_names import TRAIN
+from pipeline.sources.tree import Tree
 
 # What Pillow may be able to read, and the two phone formats that it cannot: those are rejected with a reason.
 # fmt: off
@@ -89,7 +89,7 @@ def arrange(
         UserError: There are no images, fewer than two classes, or several labelled trees side by side; or
             given splits that are kept have no training images, or none of some class.
     """
-    tree = _Tree(names)
+    tree = Tree(names)
     if not tree.count:
         raise UserError(_no_images(where, others))
     base, split_folders, unlabelled = _find_base(where, tree)
@@ -144,7 +144,7 @@ class _Part:
     labels: dict[str, str]
 
 
-def _part(where: str, tree: "_Tree", folder: str) -> _Part:
+def _part(where: str, tree: Tree, folder: str) -> _Part:
     """Labels what lies below a folder, whatever wraps it."""
     base, inner, _ = _find_base(where, tree, folder)
     if inner:
@@ -167,58 +167,7 @@ def _is_unlabelled(parts: dict[str, _Part], split: str) -> bool:
     return TRAIN in parts and len(classes) == 1 and not classes & set(parts[TRAIN].labels.values())
 
 
-def label_of_name(name: str) -> str | None:
-    """The label in a name such as `train/cat.0.jpg`, or None: what stands before `.NUMBER.extension`."""
-    stem = posixpath.splitext(name)[0].rpartition("/")[2]
-    label, _, number = stem.rpartition(".")
-    return label if label and number.isascii() and number.isdigit() else None
-
-
-class _Tree:
-    """Images by folder. '' is the root.
-
-    Attributes:
-        count: Images in all.
-        files: The images directly in each folder.
-        labels: The labels of the names that are such as cat.0.jpg.
-        folders: The folders, with images at any depth, directly in each folder.
-        sizes: Images in each folder, at any depth.
-    """
-
-    def __init__(self, names: Collection[str]):
-        self.files: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(names):
-            self.files[posixpath.dirname(name)].append(name)
-        self.labels = {name: label for name in names if (label := label_of_name(name))}
-        self.folders: dict[str, set[str]] = defaultdict(set)
-        self.sizes: Counter[str] = Counter()
-        for folder, files in list(self.files.items()):
-            self.sizes[folder] += len(files)
-            while folder:
-                parent = posixpath.dirname(folder)
-                self.folders[parent].add(folder)
-                self.sizes[parent] += len(files)
-                folder = parent
-        self.count = self.sizes[""]
-
-    def is_flat(self, folder: str) -> bool:
-        """Whether most images at or below a folder are directly in it and have names such as cat.0.jpg."""
-        labelled = sum(name in self.labels for name in self.files.get(folder, ()))
-        return 2 * labelled > self.sizes[folder]
-
-    def is_labelled(self, folder: str) -> bool:
-        """Whether a folder named like a split has labels, be it of one class."""
-        return self.holds_classes(folder) or self.is_flat(folder)
-
-    def holds_classes(self, folder: str) -> bool:
-        """Whether a folder is a labelled tree of its own: it has folders, or names with several labels."""
-        if self.folders.get(folder):
-            return True
-        labels = {self.labels.get(name) for name in self.files[folder]} - {None}
-        return self.is_flat(folder) and len(labels) > 1
-
-
-def _find_base(where: str, tree: _Tree, base: str = "") -> tuple[str, dict[str, str], tuple[str, ...]]:
+def _find_base(where: str, tree: Tree, base: str = "") -> tuple[str, dict[str, str], tuple[str, ...]]:
     """Goes down through wrapping folders (PetImages/, train/) to where the labels or the splits start.
 
     Args:
@@ -252,7 +201,7 @@ def _find_base(where: str, tree: _Tree, base: str = "") -> tuple[str, dict[str, 
     return base, {}, unlabelled
 
 
-def _by_folder(where: str, tree: _Tree, base: str) -> dict[str, str]:
+def _by_folder(where: str, tree: Tree, base: str) -> dict[str, str]:
     """Labels by the name of the folder that an image is in."""
     inside = tree.folders.get(base, ())
     if not inside:
@@ -279,7 +228,7 @@ def _check_classes(where: str, labels: dict[str, str], strays: int) -> None:
 
 
 def _unused(
-    tree: _Tree,
+    tree: Tree,
     bases: Collection[str],
     unlabelled: Collection[str],
     folders: Collection[str],

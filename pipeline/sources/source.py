@@ -5,10 +5,7 @@ A source is listed, not read: each image carries a function that reads its bytes
 
 import hashlib
 import io
-import itertools
 import json
-import os
-import stat
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.runtime.errors import UserError
-from pipeline.sources.images import UnreadableImage
 from pipeline.sources.layout import LAYOUTS, PICTURE_EXTENSIONS, Layout, Rejection, arrange, is_image
-from pipeline.sources.zips import MAX_PICTURE_BYTES, Archive, check_zip
+from pipeline.sources.listing import Listing, read_file, valid_name
+from pipeline.sources.zips import Archive, check_zip
 
 __all__ = ["Rejection", "Source", "SourceImage", "list_images", "open_source"]
-
-# Deep enough for wrapper/train/cat/ and a stray folder below; loops of symbolic links end here at the latest.
-_MAX_DEPTH = 5
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,8 @@ def open_source(source: str, cache: Path, sha256: str | None = None, keep_splits
         return _from_zip(path, keep_splits)
     found = "is neither a folder nor a file" if path.exists() else "does not exist"
     raise UserError(
-        f"data.source: {_valid(str(path))} {found}; allowed: 'sample', 'dogs-vs-cats', a folder, a zip, or "
-        f"the http(s) URL of a zip, with {LAYOUTS}"
+        f"data.source: {valid_name(str(path))} {found}; allowed: 'sample', 'dogs-vs-cats', a folder, a zip, "
+        f"or the http(s) URL of a zip, with {LAYOUTS}"
     )
 
 
@@ -107,7 +101,7 @@ def list_images(source: str, key: str) -> list[SourceImage]:
     """
     if files := _as_list(source):
         return [
-            SourceImage(_valid(file), "", partial(_read_file, str(_existing(file, key)))) for file in files
+            SourceImage(valid_name(file), "", partial(read_file, str(_existing(file, key)))) for file in files
         ]
     path = _existing(source, key)
     try:
@@ -116,7 +110,7 @@ def list_images(source: str, key: str) -> list[SourceImage]:
         raise UserError(str(error).replace("data.source", key)) from error
     if not readers:
         raise UserError(
-            f"{key}: {_valid(str(path))} has no images; recognised extensions: "
+            f"{key}: {valid_name(str(path))} has no images; recognised extensions: "
             f"{' '.join(sorted(PICTURE_EXTENSIONS))}"
         )
     return [SourceImage(name, "", read) for name, read in sorted(readers.items())]
@@ -136,19 +130,20 @@ def _existing(source: str, key: str) -> Path:
     if not path.is_dir() and not path.is_file():
         found = "is neither a folder nor a file" if path.exists() else "does not exist"
         raise UserError(
-            f"{key}: {_valid(str(path))} {found}; allowed: a folder, a zip, an image, or a JSON list of such"
+            f"{key}: {valid_name(str(path))} {found}; allowed: a folder, a zip, an image, or a JSON "
+            "list of such"
         )
     return path
 
 
 def _unlabelled(path: Path) -> dict[str, Callable[[], bytes]]:
     if path.is_dir():
-        tree = _Listing(path, max_depth=None)
-        return {name: partial(_read_file, file) for name, (file, _, _) in tree.images.items()}
+        tree = Listing(path, max_depth=None)
+        return {name: partial(read_file, file) for name, (file, _, _) in tree.images.items()}
     if path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
-        return {_valid(path.name): partial(_read_file, str(path))}
+        return {valid_name(path.name): partial(read_file, str(path))}
     archive = Archive(path)
-    return {_valid(name): partial(archive.read, name) for name in archive.members if is_image(name)}
+    return {valid_name(name): partial(archive.read, name) for name in archive.members if is_image(name)}
 
 
 def _sample() -> Source:
@@ -186,7 +181,7 @@ def _from_zip(path: Path, keep_splits: bool) -> Source:
     try:
         archive = Archive(path)
     except OSError as error:
-        raise UserError(f"data.source: {_valid(str(path))} cannot be read: {error.strerror}") from error
+        raise UserError(f"data.source: {valid_name(str(path))} cannot be read: {error.strerror}") from error
     stamps = {
         name: (info.file_size, info.CRC) for name, info in sorted(archive.members.items()) if is_image(name)
     }
@@ -197,16 +192,16 @@ def _from_zip(path: Path, keep_splits: bool) -> Source:
         )
     readers = {name: partial(archive.read, name) for name in stamps}
     others = archive.members.keys() - stamps.keys()
-    layout = arrange(_valid(str(path)), readers, archive.folders, others, keep_splits)
+    layout = arrange(valid_name(str(path)), readers, archive.folders, others, keep_splits)
     return _labelled(layout, readers, _fingerprint("zip", stamps.items()), notes)
 
 
 def _from_folder(root: Path, keep_splits: bool) -> Source:
-    tree = _Listing(root)
+    tree = Listing(root)
     notes = tuple(f"folder {name!r} is too deep, ignored" for name in tree.too_deep)
-    readers = {name: partial(_read_file, path) for name, (path, _, _) in tree.images.items()}
+    readers = {name: partial(read_file, path) for name, (path, _, _) in tree.images.items()}
     stamps = sorted((name, size, time) for name, (_, size, time) in tree.images.items())
-    layout = arrange(_valid(str(root)), readers, tree.folders, tree.others, keep_splits)
+    layout = arrange(valid_name(str(root)), readers, tree.folders, tree.others, keep_splits)
     return _labelled(layout, readers, _fingerprint("folder", stamps), notes)
 
 
@@ -225,77 +220,6 @@ def _labelled(
         fingerprint=fingerprint,
         given=layout.given,
     )
-
-
-_Above = frozenset[tuple[int, int]]  # device and inode of each folder above
-
-
-class _Listing:
-    """The files below a folder, level by level. Symbolic links are followed, never back to a folder above."""
-
-    def __init__(self, root: Path, max_depth: int | None = _MAX_DEPTH):
-        self.images: dict[str, tuple[str, int, int]] = {}  # name: path, bytes, modification time in ns
-        self.others: list[str] = []
-        self.folders: list[str] = []
-        level: list[tuple[str, str, _Above]] = [(str(root), "", frozenset())]
-        depths = itertools.count() if max_depth is None else range(max_depth)
-        for _ in depths:
-            level = [inner for folder in level for inner in self._scan(*folder)]
-            if not level:
-                break
-        self.too_deep = [name for _, name, _ in level]
-
-    def _scan(self, path: str, name: str, above: _Above) -> list[tuple[str, str, _Above]]:
-        """Lists one folder; returns the folders in it."""
-        try:
-            status = Path(path).stat()
-            with os.scandir(path) as found:
-                entries = list(found)
-        except OSError as error:
-            raise UserError(
-                f"the folder {_valid(path)} cannot be read ({error.strerror}): allow it to be "
-                "read, or move it elsewhere"
-            ) from error
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return []
-        inner = []
-        for entry in entries:
-            child = f"{name}/{_valid(entry.name)}" if name else _valid(entry.name)
-            if entry.is_dir():
-                inner.append((entry.path, child, above | {here}))
-                self.folders.append(child)
-            else:
-                self._add(entry, child)
-        return inner
-
-    def _add(self, entry: os.DirEntry[str], name: str) -> None:
-        try:
-            status = entry.stat()
-        except OSError:  # a link to nowhere: reading it tells the reason
-            status = None
-        if not is_image(name) or (status and not stat.S_ISREG(status.st_mode)):
-            self.others.append(name)
-        elif status:
-            self.images[name] = (entry.path, status.st_size, status.st_mtime_ns)
-        else:
-            self.images[name] = (entry.path, -1, -1)
-
-
-def _read_file(path: str) -> bytes:
-    try:
-        with Path(path).open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_PICTURE_BYTES:
-                raise UnreadableImage("too large", f"{size:,} bytes")
-            return file.read()
-    except OSError as error:
-        raise UnreadableImage("cannot be opened", error.strerror) from error
-
-
-def _valid(name: str) -> str:
-    r"""A file's name as valid Unicode: bytes that are not UTF-8 show as \xNN, so every file can hold it."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _fingerprint(kind: str, records: Iterable[object]) -> str:

@@ -96,25 +96,46 @@ def train(
         last_epoch = min(last_epoch, until or last_epoch)
         early_stopping = EarlyStopping(state, params.early_stopping_patience)
         if state.epochs < last_epoch and not early_stopping.should_stop():
-            traced.training_model.fit(
-                Batches(training, params.batch_size, seed=config.seed, epoch=state.epochs),
-                class_weight=class_weight(params.class_weight, training, data.num_classes),
-                initial_epoch=state.epochs,
-                epochs=last_epoch,
-                shuffle=False,  # Keras would shuffle the batches again, with Python's global random state
-                verbose=0,
-                callbacks=[
-                    learning_rate_scheduler(state, stage.learning_rate, params.schedule),
-                    MeasureEpoch(state, traced, validation),
-                    BestWeights(state, traced.network),
-                    ReportEpoch(state, on_epoch),
-                    early_stopping,
-                ],
+            callbacks = [
+                learning_rate_scheduler(state, stage.learning_rate, params.schedule),
+                MeasureEpoch(state, traced, validation),
+                BestWeights(state, traced.network),
+                ReportEpoch(state, on_epoch),
+                early_stopping,
+            ]
+            _fit(
+                traced.training_model,
+                training,
+                config,
+                data.num_classes,
+                (state.epochs, last_epoch),
+                callbacks,
             )
         if state.stopped or state.diverged or state.epochs == until:
             break
     state.restore_best_weights(model)
     return Trained(model, state.history, state.best_epoch, state.probabilities)
+
+
+def _fit(
+    model: keras.Model,
+    training: LabelledImages,
+    config: TrainConfig,
+    num_classes: int,
+    epochs: tuple[int, int],
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Train from the end of one epoch to the end of another."""
+    first, last = epochs
+    model.fit(
+        Batches(training, config.train.batch_size, seed=config.seed, epoch=first),
+        class_weight=class_weight(config.train.class_weight, training, num_classes),
+        initial_epoch=first,
+        epochs=last,
+        shuffle=False,  # Keras would shuffle the batches again, with Python's global random state
+        verbose=0,
+        callbacks=callbacks,
+    )
 
 
 def class_weight(name: str, training: LabelledImages, num_classes: int) -> dict[int, float] | None:
