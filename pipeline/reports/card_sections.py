@@ -107,7 +107,7 @@ def most_frequent_confusions(report: Report) -> str:
     return "\n".join(["## Most frequent confusions", "", *(lines or ["Nothing on the validation split."])])
 
 
-def known_failures(facts: Facts) -> str:
+def failure_modes(facts: Facts) -> str:
     """The most confident errors on the validation split."""
     report = facts.validation
     n = int(report.confusion.sum())

@@ -190,7 +190,7 @@ def _environment(
     entries = {
         "Machine of the sweep": tags.get("machine", ""),
         "Workers": few(workers),
-        "Numbers that training computes with": settings.get("train.precision", ""),
+        "Dtype policy": settings.get("train.precision", ""),
         "Python": exhibits.python,
         "Packages": ", ".join(exhibits.requirements).replace("==", " "),
         "Commit of the code": tags.get("mlflow.source.git.commit", ""),

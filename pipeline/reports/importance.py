@@ -121,7 +121,7 @@ def _estimated(
     ])  # fmt: skip
     best = max(math.ceil(_BEST_SHARE * len(cells)), _BEST)
     ordered = sorted(scores, reverse=direction == "maximize")
-    if ordered[best - 1] == ordered[-1]:  # as good as the worst: nothing to tell them apart by
+    if ordered[best - 1] == ordered[-1]:  # as good as the worst: no difference to explain
         return f"Too many cells have the same score to compare the best with all.{without}"
     evaluator = PedAnovaImportanceEvaluator(target_quantile=best / len(cells))
     found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(keys))

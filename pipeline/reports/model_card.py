@@ -58,7 +58,7 @@ def _sections(facts: Facts, registered: Registered) -> dict[str, str]:
         "scores": card_sections.scores(facts),
         "scores of each class": card_sections.scores_of_each_class(facts.validation),
         "most frequent confusions": card_sections.most_frequent_confusions(facts.validation),
-        "known failures": card_sections.known_failures(facts),
+        "known failures": card_sections.failure_modes(facts),
         "use and limits": _use_and_limits(facts),
         "data": card_sections.data(facts),
         "leaderboard": card_sections.leaderboard(facts),

@@ -96,21 +96,13 @@ def train(
         last_epoch = min(last_epoch, until or last_epoch)
         early_stopping = EarlyStopping(state, params.early_stopping_patience)
         if state.epochs < last_epoch and not early_stopping.should_stop():
+            measure = MeasureEpoch(state, traced, validation), BestWeights(state, traced.network)
             callbacks = [
                 learning_rate_scheduler(state, stage.learning_rate, params.schedule),
-                MeasureEpoch(state, traced, validation),
-                BestWeights(state, traced.network),
-                ReportEpoch(state, on_epoch),
-                early_stopping,
+                *(*measure, ReportEpoch(state, on_epoch), early_stopping),
             ]
-            _fit(
-                traced.training_model,
-                training,
-                config,
-                data.num_classes,
-                (state.epochs, last_epoch),
-                callbacks,
-            )
+            epochs = state.epochs, last_epoch
+            _fit(traced.training_model, training, config, data.num_classes, epochs, callbacks)
         if state.stopped or state.diverged or state.epochs == until:
             break
     state.restore_best_weights(model)
