@@ -2,13 +2,14 @@
 
     python -m benchmarks.torture --kills 40 --seed 1
     python -m benchmarks.torture --kills 40 --seed 1 --kind finalists
+    python -m benchmarks.torture --kind writes
 
 48 small cells on two workers; with finalists, three of them twice more; with a pruner, on one worker, so that
 each cell is judged by the same others as in peace. Workers, the process that they are forked from, the driver
 and its whole process group get SIGKILL, the driver also SIGTERM, SIGINT and SIGINT twice, at moments drawn
-from the seed. In the end there must be 48 finished cells, none twice, each metric once per epoch, one model
-per cell, and the same leaderboard.csv, run ids aside. Some 10 minutes on two cores; `tests/test_torture.py`
-runs a short form.
+from the seed. With writes, the driver dies half-way through each of `benchmarks/dying.py`'s. In the end there
+must be 48 finished cells, none twice, each metric once per epoch, one model per cell, and the same
+leaderboard.csv, run ids aside. Some 10 minutes on two cores; `tests/test_torture.py` runs a short form.
 """
 
 import argparse
@@ -27,12 +28,15 @@ from pathlib import Path
 import psutil
 from mlflow import MlflowClient
 
+from benchmarks import dying
+
 ROOT = Path(__file__).parents[1]
 SMALL = ("--data.limit=60", "--data.image_size=16", "--train.epochs=3", "--sweep.workers=2")
 KINDS = {
     "plain": (),
     "finalists": ("--sweep.finalists=3", "--sweep.repeats=2"),
     "pruner": ("--sweep.pruner=median", "--sweep.workers=1"),
+    "writes": ("--sweep.workers=1",),
 }
 VICTIMS = ("worker", "worker", "worker", "driver", "group", "SIGTERM", "SIGINT", "SIGINT twice")
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "report/accuracy")
@@ -52,14 +56,25 @@ class Sweep:
         (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
         self.log = folder / "log.txt"
 
+    def environment(self) -> dict[str, str]:
+        """The variables of its processes: the checkout's code, nothing of MLflow's."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        return kept | {"PYTHONPATH": str(ROOT)}
+
     def start(self) -> subprocess.Popen:
         """Start or resume the sweep, in a process group of its own."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        return self._start("pipeline.steps.sweep", *self.arguments)
+
+    def die(self, place: str) -> int:
+        """Run it until it dies at one of `dying.PLACES`; returns the exit status."""
+        return self._start("benchmarks.dying", place, *self.arguments).wait(PATIENCE)
+
+    def _start(self, module: str, *arguments: str) -> subprocess.Popen:
         with self.log.open("a") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "pipeline.steps.sweep", *self.arguments],
+                [sys.executable, "-m", module, *arguments],
                 cwd=self.folder,
-                env=kept | {"PYTHONPATH": str(ROOT)},
+                env=self.environment(),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -199,7 +214,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         tortured, peaceful = Sweep(Path(one), asked), Sweep(Path(other), asked)
         start = time.monotonic()
-        done = torture(tortured, arguments.kills, arguments.seed, arguments.longest)
+        if arguments.kind == "writes":
+            done = Counter(place for place in dying.PLACES if tortured.die(place) == -signal.SIGKILL)
+            assert done.total() == len(dying.PLACES), done
+        else:
+            done = torture(tortured, arguments.kills, arguments.seed, arguments.longest)
         tortured.finish()
         taken = time.monotonic() - start
         print(f"{arguments.kind}: killed {done.total()} times: {dict(done)}; done after {taken:.0f} s")

@@ -20,7 +20,7 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model
 from playwright.sync_api import Browser, sync_playwright
 from stores import copy_fresh_stores
-from warm import Forker
+from warm import Forker, Process
 
 copy_fresh_stores()
 
@@ -57,12 +57,21 @@ class Project:
         self.path = path
         (path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
 
-    def run(self, step: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-        """Run a step as a command, in a process of its own; stdout and stderr are kept apart as text."""
+    def run(
+        self, step: str, *arguments: str, fresh: bool = False, **variables: str
+    ) -> subprocess.CompletedProcess:
+        """Run a step as a command, in a process of its own; stdout and stderr are kept apart as text.
+
+        Args:
+            step: its name.
+            arguments: its command line.
+            fresh: run it in a new interpreter, as is done with other code in PYTHONPATH.
+            variables: more of its environment.
+        """
         module, environment = f"pipeline.steps.{step}", self.environment(**variables)
-        if "PYTHONPATH" not in variables:
+        if not fresh and "PYTHONPATH" not in variables:
             return forker().run(module, arguments, self.path, environment)
-        return subprocess.run(  # of other code
+        return subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=self.path,
             env=environment,
@@ -71,12 +80,17 @@ class Project:
             timeout=600,
         )
 
-    def start(self, step: str, *arguments: str, **variables: str) -> subprocess.Popen:
+    def start(
+        self, step: str, *arguments: str, fresh: bool = False, **variables: str
+    ) -> subprocess.Popen | Process:
         """Start a step in a process group of its own; stdout and stderr come as lines of one text stream."""
+        module, environment = f"pipeline.steps.{step}", self.environment(PYTHONUNBUFFERED="1", **variables)
+        if not fresh:
+            return forker().start(module, arguments, self.path, environment)
         return subprocess.Popen(
-            [sys.executable, "-m", f"pipeline.steps.{step}", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=self.path,
-            env=self.environment(PYTHONUNBUFFERED="1", **variables),
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -209,7 +223,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.kill()
 
 
-def read_until(process: subprocess.Popen, words: str) -> str:
+def read_until(process: subprocess.Popen | Process, words: str) -> str:
     """What a started step prints up to the line with these words; fails where it ends without them."""
     text = ""
     for line in process.stdout:

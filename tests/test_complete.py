@@ -135,7 +135,7 @@ def assert_one_winner(project: Project, metric: str) -> None:
     assert parent.data.metrics[f"best/{metric}"] == winner["scores"][metric]
     page = artifact(parent, "report.html")
     chosen = page[page.index('<section id="best">') :]
-    assert chosen.index(winner["name"]) < chosen.index("chosen by " + metric)
+    assert chosen.index(winner["name"]) < chosen.index("selected by " + metric)
 
 
 @pytest.fixture(scope="module")
