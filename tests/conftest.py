@@ -28,8 +28,20 @@ copy_fresh_stores()
 for _name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(_name, None)
 
+# Files that take longest, so that no worker is left alone with one of them at the end.
+LONGEST = (
+    "cluster", "failures", "torture", "workers", "complete", "documents", "secure_server", "server",
+    "main_job", "serving", "models", "training",
+)  # fmt: skip
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session")

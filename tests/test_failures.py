@@ -34,7 +34,9 @@ def test_images_changed_in_mid_sweep(project):
     content[-1] ^= 255
     images.write_bytes(content)
     text = process.stdout.read()
-    assert_error_text(process.wait(), text, "changed while the sweep ran", str(images.parent), "goes on")
+    assert_error_text(
+        process.wait(), text, "changed while the sweep ran", str(images.parent), "rerun the same command"
+    )
     finished = [run for run in cell_runs(project).values() if run.info.status == "FINISHED"]
     assert 1 <= len(finished) < 5
     result = project.run("sweep", *arguments)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import importlib, json, sys
 from pathlib import Path
-from pipeline.dataset import prepared
+from pipeline.dataset import prepare as preparing
 
 class TensorFlowImported(Exception):
     pass
@@ -36,7 +36,7 @@ def prepare(data, seed):
 
 from pipeline.config.command_line import load
 from pipeline.tracking import store
-real, prepared.prepare = prepared.prepare, prepare
+real, preparing.prepare = preparing.prepare, prepare
 sys.meta_path.insert(0, Finder())
 store.connect()
 for step, arguments in json.loads(sys.argv[1]):
