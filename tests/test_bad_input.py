@@ -9,6 +9,8 @@ from conftest import Project, assert_user_error
 from mlflow import MlflowClient
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 def images(folder: Path, **classes: int) -> Path:
     """A folder with one folder per class and so many small images in each, no two alike."""

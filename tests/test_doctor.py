@@ -22,6 +22,8 @@ from pipeline.sources.layout import Rejection
 from pipeline.sources.source import SourceImage
 from pipeline.sources.split_names import TEST, TRAIN, VALIDATION
 
+pytestmark = pytest.mark.slow
+
 
 def blots(count: int, seed: int = 0) -> list[Image.Image]:
     """Images of soft blots of colour, each another."""

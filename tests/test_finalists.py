@@ -31,6 +31,8 @@ from pipeline.sweep.order import Rule
 from pipeline.sweep.ranking import Ranking
 from pipeline.tracking.trials import CellRun, Trial
 
+pytestmark = pytest.mark.slow
+
 GRID = '--sweep.grid={"dropout":[0.1,0.2,0.3,0.4]}'
 
 

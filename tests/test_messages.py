@@ -18,6 +18,8 @@ from pipeline.runtime import console
 from pipeline.runtime.errors import UserError
 from pipeline.sweep.identity import study_name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("seconds", "text"),

@@ -21,6 +21,8 @@ from pipeline.training import train as training
 from pipeline.training.batches import LabelledImages, TrainingData, predict
 from pipeline.training.config import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 LITE = ROOT.parent / "shared/models/efficientnet_lite0.keras"
 SIZE = 16

@@ -26,6 +26,8 @@ from pipeline.pages.sweep_data import (
 )
 from pipeline.pages.thumbnails import jpeg
 
+pytestmark = pytest.mark.slow
+
 NASTY = "</script><b>\udcff|ü"
 SERVER = "http://127.0.0.1:5000"
 METHOD = "McNemar, alpha = 0.05, Bonferroni over all pairs"

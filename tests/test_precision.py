@@ -17,6 +17,8 @@ from pipeline.training import mixed_precision
 from pipeline.training.batches import predict
 from pipeline.training.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def forgotten():

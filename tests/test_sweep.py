@@ -23,6 +23,8 @@ from pipeline.sweep.ranking import Ranking
 from pipeline.sweep.study import WARM_UP_CELLS, Study
 from pipeline.tracking.trials import CellRun, Trial
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 ORIGINAL = {
     "learning_rate": 0.01,

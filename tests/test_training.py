@@ -24,6 +24,8 @@ from pipeline.training.batches import Batches, LabelledImages, TrainingData, pre
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
